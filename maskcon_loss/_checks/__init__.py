@@ -1,0 +1,27 @@
+"""Every complaint of the package: what came, what is needed, the likely cause, what to type.
+
+Nothing here looks at values on a device, which would make the host wait for it: types, shapes, devices and settings are
+known without. A check returns nothing or raises, before anything has changed.
+"""
+
+from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of
+from maskcon_loss._checks.queue import enqueue, queue_settings, state
+from maskcon_loss._checks.recall import array, depths, recall
+from maskcon_loss._checks.settings import flag, positive_integer, settings
+
+__all__ = [
+    "array",
+    "batch",
+    "class_logits",
+    "depths",
+    "enqueue",
+    "flag",
+    "mean_of_nothing",
+    "memory",
+    "memory_of",
+    "positive_integer",
+    "queue_settings",
+    "recall",
+    "settings",
+    "state",
+]

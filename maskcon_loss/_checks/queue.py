@@ -1,0 +1,54 @@
+"""A queue: its settings, what enters it, what it is restored from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from maskcon_loss._checks.settings import flag, positive_integer
+from maskcon_loss._checks.tensors import FLOATS, integers, shape, tensor, vectors
+
+
+def queue_settings(size: Any, dim: Any, normalize: Any, dtype: Any, gather_distributed: Any) -> None:
+    positive_integer("size", size, "the number of keys the queue holds")
+    positive_integer("dim", dim, "the number of features of a key")
+    flag("normalize", normalize)
+    flag("gather_distributed", gather_distributed)
+    if dtype not in FLOATS:
+        raise TypeError(
+            f"`dtype` is {dtype!r}; keys are stored as torch.float16, torch.bfloat16, torch.float32 or torch.float64. "
+            "The default is `dtype=torch.float32`."
+        )
+
+
+def enqueue(stored: Tensor, keys: Tensor, coarse_labels: Tensor, sample_ids: Tensor | None) -> None:
+    """A batch fits the queue it goes to."""
+    vectors("keys", keys)
+    if keys.shape[1] != stored.shape[1]:
+        raise ValueError(
+            f"`keys` has {keys.shape[1]} features but the queue was built for {stored.shape[1]}; the widths must be "
+            f"equal. If the projector changed, build a new queue: `MemoryQueue({stored.shape[0]}, {keys.shape[1]})`."
+        )
+    if keys.device != stored.device:
+        raise ValueError(
+            f"`keys` is on {keys.device} but the queue is on {stored.device}; both must be on one device. A queue is a "
+            f"module and moves like one: `queue.to({str(keys.device)!r})`."
+        )
+    integers("coarse_labels", coarse_labels, keys.shape[0], "keys", keys)
+    if sample_ids is not None:
+        integers("sample_ids", sample_ids, keys.shape[0], "keys", keys)
+
+
+def state(prefix: str, saved: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """The saved tensors of a queue have the shapes of this one's."""
+    for name, buffer in expected.items():
+        value = saved.get(prefix + name, buffer)
+        tensor(prefix + name, value)
+        if value.shape != buffer.shape:
+            keys = saved.get(prefix + "keys", value)
+            raise ValueError(
+                f"the state dict holds `{prefix}{name}` of shape {shape(value)} but this queue's is {shape(buffer)}; "
+                "they must be equal. The checkpoint was written with another size or dim: build the queue as it was "
+                f"then, `MemoryQueue({', '.join(str(length) for length in keys.shape)})`, or leave the queue out of "
+                "the state dict."
+            )

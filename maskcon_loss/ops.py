@@ -31,7 +31,11 @@ def contrast(batch: Batch, weight: float, temperature: float, target_temperature
     """Eq. (3) for each row, (B,), differentiable by query, key and memory, without a B x K matrix."""
     recording = torch.is_grad_enabled()
     needs = tuple(recording and tensor.requires_grad for tensor in (batch.query, batch.key, batch.memory))
-    return _Contrast.apply(*batch, (weight, temperature, target_temperature), needs)
+    tensors: list[Tensor | None] = []
+    for tensor in batch:  # a tensor given twice (the key as memory) stops torch.compile, a view of it does not
+        twice = any(tensor is other for other in tensors)
+        tensors.append(tensor.view_as(tensor) if tensor is not None and twice else tensor)
+    return _Contrast.apply(*tensors, (weight, temperature, target_temperature), needs)
 
 
 class _Contrast(torch.autograd.Function):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskcon_loss._checks.settings import kind
 from maskcon_loss._checks.tensors import FLOATS, integers, same_device, shape, tensor, vectors
 
 
@@ -15,13 +16,14 @@ def batch(query: Tensor | None, key: Tensor, coarse_labels: Tensor, sample_ids: 
         vectors("query", query)
         if query.shape[0] != key.shape[0]:
             raise ValueError(
-                f"`query` has {query.shape[0]} rows but `key` has {key.shape[0]}; row i of both must be the same "
-                "image. If the keys of the memory were passed, pass those of this batch: `key=key_encoder(images)`."
+                f"`query` has {query.shape[0]} rows but `key` has {key.shape[0]}; row i of both must be the same image. "
+                "Give both encoders the same images: `query = encoder(view_1)` and `key = key_encoder(view_2)`."
             )
         if query.shape[1] != key.shape[1]:
+            wider = "query" if query.shape[1] > key.shape[1] else "key"
             raise ValueError(
                 f"`query` has {query.shape[1]} features but `key` has {key.shape[1]}; they are compared, so the widths "
-                "must be equal. If one of them skipped its projector, type `key=key_projector(key)`."
+                f"must be equal. If `{wider}` skipped its projector, type `{wider} = projector({wider})`."
             )
         same_device("key", key, "query", query)
     rows = key if query is None else query
@@ -31,6 +33,7 @@ def batch(query: Tensor | None, key: Tensor, coarse_labels: Tensor, sample_ids: 
 
 
 def mean_of_nothing(query: Tensor, reduction: str) -> None:
+    tensor("query", query)
     if reduction == "mean" and query.shape[0] == 0:
         raise ValueError(
             "`query` has 0 rows, and the mean of no losses is undefined (NaN); at least one row is needed. For "
@@ -41,12 +44,13 @@ def mean_of_nothing(query: Tensor, reduction: str) -> None:
 def memory(
     query: Tensor, keys: Tensor | None, labels: Tensor | None, ids: Tensor | None, sample_ids: Tensor | None
 ) -> None:
-    """The memory's parts fit each other and the query."""
+    """The memory's parts fit each other and the query (or the key, where targets alone are asked for)."""
+    tensor("query", query)  # for `batch`, None means that no query is needed
     if keys is None and labels is None:
         if ids is not None:
             raise ValueError(
                 "`memory_ids` came without `memory_keys`; without a memory the batch is the memory, with the ids of "
-                "the batch. Type `memory_ids=None`, or pass the memory's keys and labels too."
+                "the batch. Pass the memory's keys and labels too, or type `memory_ids=None`."
             )
         return
     if keys is None or labels is None:
@@ -59,8 +63,8 @@ def memory(
     if keys.shape[1] != query.shape[1]:
         raise ValueError(
             f"the memory's keys have {keys.shape[1]} features but the batch has {query.shape[1]}; they are compared, "
-            f"so the widths must be equal. Build the queue for this projector: `MemoryQueue({keys.shape[0]}, "
-            f"{query.shape[1]})`."
+            "so the widths must be equal. If the batch went through its projector, build the queue for it: "
+            f"`MemoryQueue({max(keys.shape[0], 1)}, {query.shape[1]})`."
         )
     if keys.device != query.device:
         raise ValueError(
@@ -73,7 +77,7 @@ def memory(
     elif sample_ids is not None:
         raise ValueError(
             "`sample_ids` came, but the memory has no ids to compare them with, so no stale key could be left out. "
-            "Give the memory an `ids` tensor, as `MemoryQueue` has, or type `sample_ids=None`."
+            "Pass the memory's too (`ids` of an object, `memory_ids` of a function), or type `sample_ids=None`."
         )
 
 
@@ -104,8 +108,8 @@ def class_logits(value: Any, coarse_labels: Tensor) -> Tensor:
         and (largest := int(coarse_labels.max())) >= value.shape[1]
     ):
         raise ValueError(
-            f"`coarse_labels` holds the label {largest} but `logits` has {value.shape[1]} columns, for labels 0 to "
-            f"{value.shape[1] - 1}. If the labels do not start at 0, renumber them; else widen the classifier: "
+            f"`coarse_labels` holds the label {largest} but `logits` of shape {shape(value)} score the labels 0 to "
+            f"{value.shape[1] - 1} only. If the labels do not start at 0, renumber them; else widen the classifier: "
             f"`nn.Linear(features, {largest + 1})`."
         )
     return value
@@ -115,11 +119,15 @@ def memory_of(queue: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(keys, labels, ids) of anything that has them as tensors; three times None for no queue."""
     if queue is None:
         return None, None, None
-    keys, labels = getattr(queue, "keys", None), getattr(queue, "labels", None)
-    if not isinstance(keys, Tensor) or not isinstance(labels, Tensor):
-        raise TypeError(
-            f"`queue` is a {type(queue).__name__} without the tensors `.keys` and `.labels`; it must be a "
-            "`MemoryQueue` or an object like one. Tensors go to the function instead: `functional.maskcon(query, key, "
-            "labels, memory_keys, memory_labels)`."
-        )
-    return keys, labels, getattr(queue, "ids", None)
+    keys, labels, ids = (getattr(queue, name, None) for name in ("keys", "labels", "ids"))
+    for name, value in (("keys", keys), ("labels", labels)):
+        if value is None or callable(value):
+            raise TypeError(
+                f"`queue` is of type {kind(queue)} and has no tensor `.{name}`; it must be a `MemoryQueue`, or an object "
+                "with the tensors `.keys` and `.labels`. Single tensors become one with "
+                "`types.SimpleNamespace(keys=memory_keys, labels=memory_labels)`."
+            )
+        tensor(f"queue.{name}", value)
+    if ids is not None:
+        tensor("queue.ids", ids)
+    return keys, labels, ids

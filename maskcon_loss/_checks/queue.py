@@ -40,15 +40,33 @@ def enqueue(stored: Tensor, keys: Tensor, coarse_labels: Tensor, sample_ids: Ten
 
 
 def state(prefix: str, saved: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """The saved tensors of a queue have the shapes of this one's."""
+    """The saved tensors of a queue have the shapes of this one's, and hold what these can hold.
+
+    Where one is missing nothing is restored, and torch says so.
+    """
+    if any(prefix + name not in saved for name in expected):
+        return
     for name, buffer in expected.items():
-        value = saved.get(prefix + name, buffer)
-        tensor(prefix + name, value)
+        value, entry = saved[prefix + name], f'state_dict["{prefix}{name}"]'
+        tensor(entry, value)
         if value.shape != buffer.shape:
-            keys = saved.get(prefix + "keys", value)
+            if name == "keys" and value.ndim == 2:
+                cause = f"build the queue as it was saved, `MemoryQueue({value.shape[0]}, {value.shape[1]})`"
+            else:
+                cause = "load a checkpoint that a `MemoryQueue` wrote"
             raise ValueError(
-                f"the state dict holds `{prefix}{name}` of shape {shape(value)} but this queue's is {shape(buffer)}; "
-                "they must be equal. The checkpoint was written with another size or dim: build the queue as it was "
-                f"then, `MemoryQueue({', '.join(str(length) for length in keys.shape)})`, or leave the queue out of "
-                "the state dict."
+                f"`{entry}` has shape {shape(value)} but this queue's has {shape(buffer)}; they must be equal. Either "
+                f"{cause}, or keep this queue as it is: `del {entry}` and `strict=False`."
+            )
+        if value.is_floating_point() != buffer.is_floating_point() or (
+            value.dtype != buffer.dtype and not buffer.is_floating_point()
+        ):
+            raise TypeError(
+                f"`{entry}` has dtype {value.dtype} but this queue's has {buffer.dtype}; a cast does not keep the "
+                f"numbers. Either save it as it is, or keep this queue as it is: `del {entry}` and `strict=False`."
+            )
+        if value.is_meta and not buffer.is_meta:
+            raise ValueError(
+                f"`{entry}` is on meta, where tensors have no values, but this queue is on {buffer.device}; values are "
+                "needed. Read the checkpoint with `torch.load(path, map_location='cpu')`."
             )

@@ -34,6 +34,6 @@ def gather_rows(*columns: Tensor) -> tuple[Tensor, ...]:
 
     pieces = joined.split([part.shape[1] for part in as_bytes], dim=1)
     return tuple(
-        piece.contiguous().view(column.dtype).reshape(sum(counts_W), *column.shape[1:])
+        piece.clone(memory_format=torch.contiguous_format).view(column.dtype).reshape(sum(counts_W), *column.shape[1:])
         for piece, column in zip(pieces, columns, strict=True)
     )

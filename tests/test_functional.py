@@ -1,7 +1,7 @@
 """Theorems about the losses: each holds for every implementation.
 
-Tolerances are error budgets. A float64 result may differ from the float64 oracle by rounding only: a few units in the last
-place of the largest logit, 1 / T. What lower precision may cost is measured against plain PyTorch in the same precision.
+Tolerances are error budgets. A float64 result may differ from the float64 oracle by rounding only: a few units in the
+last place of the largest logit, 1 / T. What lower precision may cost is measured against plain PyTorch.
 """
 
 import math
@@ -310,8 +310,8 @@ lower_precision = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat1
 
 
 def holds_the_error_budget(p: Problem, dtype: torch.dtype) -> None:
-    """Inputs rounded to dtype; truth is the dense form in float64 on those. The streamed form may err 4 times as much as
-    the dense form in float32, plus a floor; a gradient comes back rounded to dtype once."""
+    """Inputs rounded to dtype; truth is the dense form in float64 on those. The streamed form may err 4 times as much
+    as the dense form in float32, plus a floor; a gradient comes back rounded to dtype once."""
     p = p.to(dtype)
     exact, plain, ours = p.to(torch.float64).tracked(), p.to(torch.float32).tracked(), p.tracked()
     truth, reference, found = exact.loss("dense"), plain.loss("dense"), ours.loss("streamed")
@@ -370,7 +370,7 @@ memories = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("memory_labels", memories.values(), ids=memories)
 @pytest.mark.parametrize("vectors", extremes.values(), ids=extremes)
-def test_nothing_finite_becomes_nan(vectors, memory_labels: list[int], dtype: torch.dtype, impl: str) -> None:  # noqa: ANN001
+def test_nothing_finite_becomes_nan(vectors, memory_labels: list[int], dtype: torch.dtype, impl: str) -> None:
     query, key, memory = (each.to(dtype) for each in vectors())
     memory = F.normalize(memory.float(), dim=1).to(dtype)
     for temperature in (1e-3, 0.1, 1e3):
@@ -380,7 +380,8 @@ def test_nothing_finite_becomes_nan(vectors, memory_labels: list[int], dtype: to
                 loss = functional.maskcon(
                     query, key, torch.tensor([0, 1, -1, 2]),
                     None if in_batch else memory, None if in_batch else torch.tensor(memory_labels),
-                    weight=0.8, temperature=temperature, target_temperature=target_temperature, reduction="none", impl=impl,
+                    weight=0.8, temperature=temperature, target_temperature=target_temperature,
+                    reduction="none", impl=impl,
                 )  # fmt: skip
                 loss.sum().backward()
                 assert loss.isfinite().all()

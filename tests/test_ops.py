@@ -1,13 +1,13 @@
-"""The operators as PyTorch meets them: opcheck, compilers, autocast, memory, the host, the order of enqueue and backward."""
+"""The operators as PyTorch meets them: opcheck, compilers, autocast, memory, the host, enqueue before backward."""
 
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from instruments import LargestTensor
 from strategies import IMPLEMENTATIONS, Problem, problem
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskcon_loss import CoInsLoss, MaskConLoss, MemoryQueue, _batch, ops
 from maskcon_loss.kernels import streamed
@@ -79,19 +79,6 @@ def test_autocast_changes_neither_result_nor_type(impl: str) -> None:
     outside = torch.autograd.grad(criterion(query, query, labels), query)[0]
     if impl == "streamed":
         assert torch.equal(in_region, outside)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the largest tensor that any operator made."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 def test_streamed_never_makes_a_tensor_of_batch_times_memory() -> None:

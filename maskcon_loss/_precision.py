@@ -8,6 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
+#: Looked up once: older compilers cannot trace the question.
+_WITH_AUTOCAST = frozenset(name for name in _TYPES if torch.amp.is_autocast_available(name))
+
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 if any of the tensors is, else float32."""
@@ -16,7 +20,7 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """A region in which autocast lowers nothing, on any device."""
-    if torch.amp.is_autocast_available(device.type):
+    if device.type in _WITH_AUTOCAST:
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

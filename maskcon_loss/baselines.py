@@ -127,7 +127,7 @@ class CoInsLoss(nn.Module):
         normalize: whether query and key are scaled to unit length first.
         impl: ``"auto"``, ``"dense"``, ``"streamed"`` or ``"triton"``, as in :class:`MaskConLoss`.
 
-    Shapes and errors are those of :class:`MaskConLoss`, and logits: (B, C), a classifier's scores for the coarse classes
+    Shapes and errors are those of :class:`MaskConLoss`, and logits: (B, C), a classifier's scores for coarse classes
     0 to C-1. An unlabelled row is a SelfCon row.
 
     Example:
@@ -151,8 +151,8 @@ class CoInsLoss(nn.Module):
     ) -> None:
         super().__init__()
         _checks.settings(reduction, normalize, impl, weight, temperature)
-        self.weight = weight
-        self.temperature = temperature
+        self.weight = float(weight)
+        self.temperature = float(temperature)
         self.reduction = reduction
         self.normalize = normalize
         self.impl = impl

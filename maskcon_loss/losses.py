@@ -8,7 +8,7 @@ from maskcon_loss import _checks, functional
 class MaskConLoss(nn.Module):
     r"""Masked contrastive loss: learn to tell fine classes apart from coarse labels.
 
-    The positive mass of each query is shared out, by similarity of its key, among the memory's keys of its coarse class:
+    The positive mass of each query is shared out, by similarity of its key, among the memory's keys of its class:
 
     .. math::
 
@@ -21,8 +21,8 @@ class MaskConLoss(nn.Module):
         weight: :math:`w` in [0, 1]. 0 ignores the coarse labels (SelfCon); 1, the paper's choice on most data, relies
             on them.
         temperature: :math:`T > 0`, the paper's tau_0, in units of cosine similarity.
-        target_temperature: :math:`T' > 0`, the paper's tau, in the same unit. Towards 0 only the nearest key of the class
-            is a positive beside the own key; with ``math.inf`` all of them are, equally (Grafit).
+        target_temperature: :math:`T' > 0`, the paper's tau, in the same unit. Towards 0 only the nearest key of the
+            class is a positive beside the own key; with ``math.inf`` all of them are, equally (Grafit).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`torch.nn.functional.cross_entropy`.
         normalize: whether query and key are scaled to unit length first. The memory's keys are taken as they are.
         impl: ``"auto"``, ``"dense"`` (the equations in plain PyTorch), ``"streamed"`` (no B x K matrix, any device) or
@@ -35,7 +35,7 @@ class MaskConLoss(nn.Module):
         - queue: anything with ``.keys`` (K, D), ``.labels`` (K,) and, if it has them, ``.ids`` (K,), such as
           :class:`MemoryQueue`. None: the memory is the batch's own other keys. The loss never changes it; enqueue
           afterwards, before or after ``backward``.
-        - sample_ids: (B,) integers that name the images. A memory row with the same id, the stale key of the same image,
+        - sample_ids: (B,) integers that name the images. A memory row with the same id, a stale key of the same image,
           is left out; this matters where the queue is longer than the data set. Negative ids match nothing.
         - output: a scalar, or (B,) for ``"none"``, in nats; float64 if an input is, else float32, also under autocast.
 
@@ -68,9 +68,9 @@ class MaskConLoss(nn.Module):
     ) -> None:
         super().__init__()
         _checks.settings(reduction, normalize, impl, weight, temperature, target_temperature)
-        self.weight = weight
-        self.temperature = temperature
-        self.target_temperature = target_temperature
+        self.weight = float(weight)
+        self.temperature = float(temperature)
+        self.target_temperature = float(target_temperature)
         self.reduction = reduction
         self.normalize = normalize
         self.impl = impl

@@ -68,8 +68,6 @@ class MemoryQueue(nn.Module):
     ) -> None:
         super().__init__()
         _checks.queue_settings(size, dim, normalize, dtype, gather_distributed)
-        self.size = size
-        self.dim = dim
         self.normalize = normalize
         self.gather_distributed = gather_distributed
         self.register_buffer("keys", torch.zeros(size, dim, dtype=dtype, device=device))
@@ -92,6 +90,7 @@ class MemoryQueue(nn.Module):
         Raises:
             TypeError, ValueError: wrong input; the queue is then as it was.
         """
+        _checks.flag("normalize", self.normalize)
         _checks.enqueue(self.keys, keys, coarse_labels, sample_ids)
         with without_autocast(keys.device):
             keys = keys.detach().to(working_dtype(keys))
@@ -115,6 +114,16 @@ class MemoryQueue(nn.Module):
         self.labels.fill_(EMPTY)
         self.ids.fill_(NO_ID)
         self.position.zero_()
+
+    @property
+    def size(self) -> int:
+        """K, how many keys are kept."""
+        return self.keys.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """D, the features of a key."""
+        return self.keys.shape[1]
 
     def __len__(self) -> int:
         """How many keys are stored. Waits for the device, so it does not belong into every step."""

@@ -42,8 +42,8 @@ class CoarseMaskSoftTargets(nn.Module):
     def __init__(self, weight: float = 1.0, *, target_temperature: float = 0.05, normalize: bool = True) -> None:
         super().__init__()
         _checks.settings("none", normalize, "auto", weight, target_temperature=target_temperature)
-        self.weight = weight
-        self.target_temperature = target_temperature
+        self.weight = float(weight)
+        self.target_temperature = float(target_temperature)
         self.normalize = normalize
 
     def forward(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from strategies import IMPLEMENTATIONS, problem
@@ -67,6 +68,11 @@ def test_a_changed_setting_counts_from_the_next_call() -> None:
     criterion, queue = MaskConLoss(1.0), Bank(p.memory, p.memory_labels)
     criterion.weight = 0.25  # a schedule
     assert torch.equal(criterion(p.query, p.key, p.labels, queue), MaskConLoss(0.25)(p.query, p.key, p.labels, queue))
+
+
+def test_numpy_numbers_are_kept_as_plain_ones() -> None:
+    assert type(MaskConLoss(np.float64(0.5), temperature=np.float64(0.1)).temperature) is float
+    assert MaskConLoss(1).weight == 1.0
 
 
 def test_it_has_no_state() -> None:

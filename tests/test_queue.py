@@ -178,6 +178,13 @@ def test_it_moves_and_casts_like_a_module() -> None:
     assert {buffer.device.type for buffer in queue.buffers()} == {"meta"}
 
 
+def test_its_size_cannot_be_changed_under_its_keys() -> None:
+    queue = MemoryQueue(4, 2)
+    with pytest.raises(AttributeError):
+        queue.size = 100
+    assert (queue.size, queue.dim) == (4, 2)
+
+
 def test_repr_names_the_settings() -> None:
     expected = "MemoryQueue(8, 2, normalize=True, dtype=torch.float32, gather_distributed=True)"
     assert repr(MemoryQueue(8, 2)) == expected

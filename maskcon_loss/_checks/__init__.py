@@ -1,7 +1,7 @@
 """Every complaint of the package: what came, what is needed, the likely cause, what to type.
 
-Nothing here looks at values on a device, which would make the host wait for it: types, shapes, devices and settings are
-known without. A check returns nothing or raises, before anything has changed.
+Types, shapes, devices and settings are known without waiting for a device, and values on one are not looked at (but by
+recall, whose result is waited for anyway). A check raises before anything has changed, or lets pass.
 """
 
 from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of

@@ -16,8 +16,8 @@ def batch(query: Tensor | None, key: Tensor, coarse_labels: Tensor, sample_ids: 
         vectors("query", query)
         if query.shape[0] != key.shape[0]:
             raise ValueError(
-                f"`query` has {query.shape[0]} rows but `key` has {key.shape[0]}; row i of both must be the same image. "
-                "Give both encoders the same images: `query = encoder(view_1)` and `key = key_encoder(view_2)`."
+                f"`query` has {query.shape[0]} rows but `key` has {key.shape[0]}; row i of both must be the same "
+                "image. Give both encoders the same images: `query = encoder(view_1)` and `key = key_encoder(view_2)`."
             )
         if query.shape[1] != key.shape[1]:
             wider = "query" if query.shape[1] > key.shape[1] else "key"
@@ -62,13 +62,13 @@ def memory(
     vectors("memory_keys", keys)
     if keys.shape[1] != query.shape[1]:
         raise ValueError(
-            f"the memory's keys have {keys.shape[1]} features but the batch has {query.shape[1]}; they are compared, "
+            f"The memory's keys have {keys.shape[1]} features but the batch has {query.shape[1]}; they are compared, "
             "so the widths must be equal. If the batch went through its projector, build the queue for it: "
             f"`MemoryQueue({max(keys.shape[0], 1)}, {query.shape[1]})`."
         )
     if keys.device != query.device:
         raise ValueError(
-            f"the memory is on {keys.device} but the batch is on {query.device}; both must be on one device. A queue "
+            f"The memory is on {keys.device} but the batch is on {query.device}; both must be on one device. A queue "
             f"is a module and moves like one: `queue.to({str(query.device)!r})`."
         )
     integers("memory_labels", labels, keys.shape[0], "memory_keys", keys)
@@ -119,15 +119,15 @@ def memory_of(queue: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(keys, labels, ids) of anything that has them as tensors; three times None for no queue."""
     if queue is None:
         return None, None, None
-    keys, labels, ids = (getattr(queue, name, None) for name in ("keys", "labels", "ids"))
-    for name, value in (("keys", keys), ("labels", labels)):
+    keys, labels, ids = getattr(queue, "keys", None), getattr(queue, "labels", None), getattr(queue, "ids", None)
+    for name, value in (("keys", keys), ("labels", labels), ("ids", ids)):
+        if isinstance(value, Tensor) or (value is None and name == "ids"):
+            continue
         if value is None or callable(value):
             raise TypeError(
-                f"`queue` is of type {kind(queue)} and has no tensor `.{name}`; it must be a `MemoryQueue`, or an object "
-                "with the tensors `.keys` and `.labels`. Single tensors become one with "
+                f"`queue` is of type {kind(queue)} and has no tensor `.{name}`; it must be a `MemoryQueue` or another "
+                "object with the tensors `.keys` and `.labels`. Tensors become one with "
                 "`types.SimpleNamespace(keys=memory_keys, labels=memory_labels)`."
             )
         tensor(f"queue.{name}", value)
-    if ids is not None:
-        tensor("queue.ids", ids)
     return keys, labels, ids

@@ -63,7 +63,7 @@ def state(prefix: str, saved: Mapping[str, Any], expected: Mapping[str, Tensor])
         ):
             raise TypeError(
                 f"`{entry}` has dtype {value.dtype} but this queue's has {buffer.dtype}; a cast does not keep the "
-                f"numbers. Either save it as it is, or keep this queue as it is: `del {entry}` and `strict=False`."
+                f"numbers. Save it without a cast, or keep this queue as it is: `del {entry}` and `strict=False`."
             )
         if value.is_meta and not buffer.is_meta:
             raise ValueError(

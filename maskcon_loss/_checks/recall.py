@@ -14,12 +14,11 @@ from maskcon_loss._checks.tensors import integers, same_device, tensor, vectors
 
 def depths(k: Any) -> list[int]:
     """Ascending, each once."""
+    listed: list[Any] = [None]
     if isinstance(k, int):
         listed = [k]
     elif isinstance(k, Iterable) and not isinstance(k, (str, bytes, Tensor, np.ndarray)):
         listed = list(k)
-    else:
-        listed = [None]
     whole = all(isinstance(depth, int) and not isinstance(depth, bool) for depth in listed)
     if not whole or not listed or min(listed) < 1:
         came = k if isinstance(k, int) or listed == [None] else tuple(listed)
@@ -44,7 +43,7 @@ def array(name: str, value: Any) -> Tensor:
             return torch.as_tensor(value)
         except TypeError:
             if name.endswith("labels"):
-                cause = f"Give each class a number: `np.array([classes.index(name) for name in {name}])`."
+                cause = f"Number them by one list of all names: `np.array([names.index(name) for name in {name}])`."
             else:
                 cause = f"Type `{name}.astype(np.float32)`."
             raise TypeError(

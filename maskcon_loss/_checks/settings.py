@@ -79,10 +79,7 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(f'"{each}"' for each in choices)
         meant = value.strip().lower() if isinstance(value, str) else ""
-        if meant in choices:
-            cause = f'Type `{name}="{meant}"`.'
-        else:
-            cause = f'The default is `{name}="{choices[0]}"`.'
+        cause = f'Type `{name}="{meant}"`.' if meant in choices else f'The default is `{name}="{choices[0]}"`.'
         raise (ValueError if isinstance(value, str) else TypeError)(
             f"`{name}` is {reprlib.repr(value)}; it must be one of {listed}. {cause}"
         )
@@ -90,7 +87,10 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def positive_integer(name: str, value: Any, meaning: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        cause = f"If it was read or computed, type `{name}=int(value)`." if convertible(value) else "Type the number."
+        if convertible(value):
+            cause = f"If it was read or computed, type `{name}=int(value)`."
+        else:
+            cause = f"Type one, such as `{name}=1024`."
         raise TypeError(f"`{name}` is {described(value)}; it is {meaning} and must be a whole number. {cause}")
     if value < 1:
         raise ValueError(

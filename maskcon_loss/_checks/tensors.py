@@ -25,8 +25,6 @@ def vectors(name: str, value: Any, code: str | None = None) -> None:
             cause = "If labels came in the place of features, exchange the two."
         elif value.is_complex():
             cause = f"Type `torch.view_as_real({code}).flatten(1)`."
-        elif value.is_quantized:
-            cause = f"Type `{code}.dequantize()`."
         else:
             cause = f"Type `{code}.float()`."
         raise TypeError(
@@ -123,7 +121,7 @@ def tensor(name: str, value: Any, needed: str = "a torch.Tensor") -> None:
 
 def _how_to_make_a_tensor(name: str, value: Any) -> str:
     if value is None:
-        return "If a model made it, look whether its `forward` ends with `return`."
+        return "If a function made it, look whether it ends with `return`."
     first = next(iter(value), None) if isinstance(value, (list, tuple)) else None
     if isinstance(first, Tensor):
         return (
@@ -131,8 +129,8 @@ def _how_to_make_a_tensor(name: str, value: Any) -> str:
             f"take one, `{name}[0]`."
         )
     if isinstance(first, str) or (isinstance(value, np.ndarray) and value.dtype.kind in "OSU"):
-        return f"Give each class a number: `torch.tensor([classes.index(name) for name in {name}])`."
-    if isinstance(value, (list, tuple, np.ndarray)):
+        return f"Number them by one list of all names: `torch.tensor([names.index(name) for name in {name}])`."
+    if isinstance(value, (list, tuple, np.ndarray, int, float)):
         return f"Type `torch.as_tensor({name})`."
     if hasattr(value, "__array__"):
         return f"Type `torch.as_tensor(np.asarray({name}))`."

@@ -107,9 +107,12 @@ def maskcon(
         TypeError, ValueError: wrong input, in a sentence that says what came, what is needed and what to type.
 
     Example:
+        >>> import torch
+        >>> from torch.nn.functional import normalize
+        >>> from maskcon_loss.functional import maskcon
         >>> _ = torch.manual_seed(0)
         >>> query, key, memory = torch.randn(4, 8), torch.randn(4, 8), torch.randn(16, 8)
-        >>> loss = maskcon(query, key, torch.tensor([0, 1, 0, 1]), F.normalize(memory), torch.arange(16) % 2)
+        >>> loss = maskcon(query, key, torch.tensor([0, 1, 0, 1]), normalize(memory), torch.arange(16) % 2)
         >>> loss.shape, bool(loss > 0)
         (torch.Size([]), True)
 
@@ -271,6 +274,8 @@ def coarse_mask_soft_targets(
     Column 0 is the own key, column 1+j memory row j; rows sum to 1. The arguments are those of :func:`maskcon`.
 
     Example:
+        >>> import torch
+        >>> from maskcon_loss.functional import coarse_mask_soft_targets
         >>> key, memory = torch.eye(2), torch.eye(2)
         >>> labels, memory_labels = torch.tensor([0, 1]), torch.tensor([0, 0])
         >>> coarse_mask_soft_targets(key, labels, memory, memory_labels, weight=0.8, target_temperature=1.0)

@@ -68,6 +68,18 @@ def test_value_and_gradients_equal_the_equations(impl: str, p: Problem) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2 * budget(p) / p.temperature * p.query.shape[0])
 
 
+@each_impl
+@given(p=problems, key_length=st.sampled_from([-20.0, -3.0, 5.0]), memory_length=st.sampled_from([0.1, 7.0]))
+def test_vectors_of_any_length_equal_the_equations(
+    impl: str, p: Problem, key_length: float, memory_length: float
+) -> None:
+    """Without normalisation similarities are far from [-1, 1]: also where all keys of the class point away."""
+    memory = None if p.memory is None else p.memory * memory_length
+    p = replace(p, key=p.key * key_length, memory=memory, temperature=max(p.temperature, 0.1))
+    p = replace(p, target_temperature=max(p.target_temperature, 0.1))
+    torch.testing.assert_close(p.loss(impl), oracle(p), rtol=0, atol=400 * 400 * budget(p))
+
+
 @given(p=problems)
 def test_the_targets_equal_the_equations(p: Problem) -> None:
     targets = functional.coarse_mask_soft_targets(

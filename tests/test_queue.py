@@ -126,6 +126,14 @@ def test_stored_keys_have_unit_length(dtype: torch.dtype, scale: float) -> None:
     torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=max(torch.finfo(dtype).eps, 1e-6))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_keys_are_normalised_in_float32(dtype: torch.dtype) -> None:
+    """In an autocast loop keys come in half precision; their length in the queue must not show it."""
+    queue = MemoryQueue(7, 33)
+    queue.enqueue(torch.randn(5, 33, generator=torch.Generator().manual_seed(0)).to(dtype), torch.arange(5))
+    torch.testing.assert_close(queue.keys[:5].norm(dim=1), torch.ones(5), rtol=0, atol=1e-6)
+
+
 def test_without_normalising_keys_are_stored_as_they_come() -> None:
     queue, keys = MemoryQueue(3, 2, normalize=False), torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     queue.enqueue(keys, torch.tensor([1, 2]))

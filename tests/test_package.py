@@ -25,6 +25,7 @@ FLOORS = {
     "maskcon_loss.ops": 3,
     "maskcon_loss.distributed": 3,
     "maskcon_loss.kernels.streamed": 2,
+    "maskcon_loss.kernels.sums": 1,
     "maskcon_loss.kernels": 2,
     "maskcon_loss._batch": 1,
     "maskcon_loss._precision": 0,

@@ -73,6 +73,14 @@ class Batch(NamedTuple):
             own_rows=None if self.own_rows is None else self.own_rows - start,
         )
 
+    def pick(self, rows: Tensor) -> "Batch":
+        """The same batch beside these rows of a memory that is not the batch itself."""
+        return self._replace(
+            memory=self.memory.index_select(0, rows),
+            memory_labels=self.memory_labels.index_select(0, rows),
+            memory_ids=None if self.memory_ids is None else self.memory_ids.index_select(0, rows),
+        )
+
 
 def arrange(
     query: Tensor,

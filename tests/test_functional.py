@@ -17,15 +17,20 @@ from strategies import IMPLEMENTATIONS, Problem, problem, problems, weights
 from torch import Tensor
 
 from maskcon_loss import EMPTY, UNLABELLED, functional
-from maskcon_loss.kernels import streamed
+from maskcon_loss.kernels import cpu, streamed
 
 each_impl = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 7 keys, so that small memories have several and a partial last one."""
+@pytest.fixture(autouse=True, params=["chunks", "processor"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The two ways of the streamed form, at sizes where small memories have several pieces and a partial last one."""
     monkeypatch.setattr(streamed, "chunk_rows", lambda rows, device: 7)
+    monkeypatch.setattr(cpu, "LEAST_KEYS", 1 if request.param == "processor" else math.inf)
+    monkeypatch.setattr(cpu, "KEYS_AT_ONCE", 9)
+    monkeypatch.setattr(cpu, "PIECE", 5)
+    monkeypatch.setattr(cpu, "LEAST_GROUP", 3)
+    return request.param
 
 
 def oracle(p: Problem) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskcon_loss._batch import Batch
+from maskcon_loss.kernels import cpu
 from maskcon_loss.kernels.sums import Sums, finish
 
 
@@ -33,7 +34,14 @@ def contrast(
     own_B = (query_BD * key_BD).sum(1)
     logits = Sums.of_nothing(own_B, key_BD)
     similar = Sums.of_nothing(torch.full_like(own_B, torch.finfo(own_B.dtype).min), key_BD)
-    for _, memory_CD, seen_BC, same_BC in _chunks(batch):
+    rest = batch
+    if cpu.applies(batch):
+        rows, left = cpu.split(batch)
+        rest = batch.pick(left)
+        if rows.numel():
+            logits = logits.join(cpu.logit_sums(batch, rows, temperature))
+            similar = cpu.similarity_sums(batch, rows, target_temperature) if weight > 0 else similar
+    for _, memory_CD, seen_BC, same_BC in _chunks(rest):
         logits = logits.add(_logits(query_BD, memory_CD, seen_BC), memory_CD, pull=with_gradient)
         if weight > 0:
             similar = similar.add(_similarities(key_BD, memory_CD, same_BC, target_temperature), memory_CD)

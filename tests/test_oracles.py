@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from oracle import published_steps
 from strategies import IMPLEMENTATIONS
 from torch import Tensor
 
@@ -79,21 +80,11 @@ def test_pytorch_metric_learning_supcon_is_supcon(impl: str, raw) -> None:
 
 @each_impl
 def test_the_published_steps_give_maskcon_where_every_class_is_in_the_queue(impl: str, raw) -> None:
-    """The order of operations of the authors' script: masked softmax, division by its maximum, own key prepended,
-    renormalised, mixed with the one-hot row, cross-entropy by hand."""
     query, key, labels, queue = raw
-    with torch.no_grad():
-        mask = (labels[:, None] == queue.labels).double()
-        similarity = F.normalize(key, dim=1) @ queue.keys.T
-        soft = torch.softmax(similarity / 0.1 - 1e9 * (1 - mask), dim=1)
-        soft = soft / soft.max(dim=1, keepdim=True).values
-        soft = torch.cat([torch.ones(12, 1, dtype=torch.float64), soft], 1)
-        target = (
-            0.8 * soft / soft.sum(1, keepdim=True) + 0.2 * F.one_hot(torch.zeros(12, dtype=torch.long), 51).double()
-        )
-    unit = F.normalize(query, dim=1)
-    logits = torch.cat([(unit * F.normalize(key, dim=1)).sum(1, keepdim=True), unit @ queue.keys.T], 1) / 0.2
-    theirs = F.cross_entropy(logits, target)
+    theirs = published_steps(
+        F.normalize(query, dim=1), F.normalize(key, dim=1), labels, queue.keys, queue.labels,
+        weight=0.8, temperature=0.2, target_temperature=0.1,
+    )  # fmt: skip
     ours = MaskConLoss(0.8, temperature=0.2, target_temperature=0.1, impl=impl)(query, key, labels, queue)
     assert_same(ours, theirs, query, key)
 

@@ -76,19 +76,19 @@ def similarity_sums(batch: Batch, rows: Tensor, target_temperature: float) -> Su
     groups = []
     for mine, spans in _groups(labels_B, labels_K):
         key_RD, labels_R1 = key_BD[mine], labels_B[mine].unsqueeze(1)
-        lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
-        sums = Sums.of_nothing(lowest_R, key_RD)
         keys = [torch.arange(span.start, span.stop) for span in spans]
+        pieces = []
         for piece in torch.cat(keys).split(min(max(TILE // key_RD.shape[0], 256), PIECE)) if keys else ():
             memory_CD = batch.memory.index_select(0, rows[piece]).to(key_BD.dtype)
             if target_temperature == math.inf:
                 x_RC = key_RD.new_zeros(key_RD.shape[0], piece.shape[0])
             else:
                 x_RC = key_RD @ memory_CD.mT
-            if len(spans) > 1 or labels_R1[0] != labels_R1[-1]:
+            if labels_R1[0] != labels_R1[-1]:
                 x_RC.masked_fill_(labels_R1 != labels_K[piece], -math.inf)
-            sums = sums.add(x_RC, memory_CD)
-        groups.append(sums)
+            pieces.append(Sums.of(x_RC, memory_CD))
+        lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
+        groups.append(reduce(Sums.join, pieces) if pieces else Sums.of_nothing(lowest_R, key_RD))
     joined = (torch.cat(parts) for parts in zip(*groups, strict=True))
     return Sums(*(torch.empty_like(part).index_copy_(0, order_B, part) for part in joined))
 

@@ -42,9 +42,10 @@ def contrast(
             logits = logits.join(cpu.logit_sums(batch, rows, temperature))
             similar = cpu.similarity_sums(batch, rows, target_temperature) if weight > 0 else similar
     for _, memory_CD, seen_BC, same_BC in _chunks(rest):
-        logits = logits.add(_logits(query_BD, memory_CD, seen_BC), memory_CD, pull=with_gradient)
+        logits = logits.join(Sums.of(_logits(query_BD, memory_CD, seen_BC), memory_CD, pull=with_gradient))
         if weight > 0:
-            similar = similar.add(_similarities(key_BD, memory_CD, same_BC, target_temperature), memory_CD)
+            x_BC = _similarities(key_BD, memory_CD, same_BC, target_temperature)
+            similar = similar.join(Sums.of(x_BC, memory_CD))
     loss_B, by_query_BD, by_own_B, statistics_B4 = finish(batch.query, key_BD, logits, similar, weight, temperature)
     if not with_gradient:
         by_query_BD = by_query_BD.new_empty(0, by_query_BD.shape[1])

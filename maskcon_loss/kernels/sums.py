@@ -27,21 +27,19 @@ class Sums(NamedTuple):
 
     @staticmethod
     def of_nothing(top_B: Tensor, like_BD: Tensor) -> "Sums":
-        """Before any row is met, with the least x that `top` shall take."""
+        """Of no rows, with the least top there shall be."""
         return Sums(top_B, torch.zeros_like(top_B), like_BD.new_zeros(like_BD.shape))
 
-    def add(self, x_BC: Tensor, memory_CD: Tensor, pull: bool = True) -> "Sums":
-        """With another piece of the memory. Columns at minus infinity do not count; x is overwritten."""
-        top_B = torch.maximum(self.top_B, x_BC.amax(1))
-        shrink_B = torch.exp(self.top_B - top_B)  # what was summed before had another top, as in flash attention
+    @staticmethod
+    def of(x_BC: Tensor, memory_CD: Tensor, pull: bool = True) -> "Sums":
+        """Of one piece of the memory. Columns at minus infinity do not count; x is overwritten."""
+        top_B = x_BC.amax(1).clamp_(min=torch.finfo(x_BC.dtype).min)  # finite also where no column counts
         weights_BC = x_BC.sub_(top_B.unsqueeze(1)).exp_()
-        pulled_BD = self.pulled_BD
-        if pull:
-            pulled_BD = torch.addmm(pulled_BD * shrink_B.unsqueeze(1), weights_BC, memory_CD)
-        return Sums(top_B, self.total_B * shrink_B + weights_BC.sum(1), pulled_BD)
+        pulled_BD = weights_BC @ memory_CD if pull else x_BC.new_zeros(x_BC.shape[0], memory_CD.shape[1])
+        return Sums(top_B, weights_BC.sum(1), pulled_BD)
 
     def join(self, other: "Sums") -> "Sums":
-        """Of the rows of both."""
+        """Of the rows of both: what had a smaller top shrinks, as in flash attention."""
         top_B = torch.maximum(self.top_B, other.top_B)
         mine_B, others_B = torch.exp(self.top_B - top_B), torch.exp(other.top_B - top_B)
         pulled_BD = self.pulled_BD * mine_B.unsqueeze(1) + other.pulled_BD * others_B.unsqueeze(1)

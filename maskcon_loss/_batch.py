@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,) int64, as all labels
     memory: Tensor  # (K, D) in the precision it is stored in
     memory_labels: Tensor  # (K,)
-    ids: Tensor | None  # (B,)
+    ids: Tensor | None  # (B,) int64, as memory_ids
     memory_ids: Tensor | None  # (K,)
     own_rows: Tensor | None  # (B,): where the batch is its own memory, the memory row that holds the row's own key
 
@@ -95,9 +95,11 @@ def arrange(
     """Query and key in the working precision, at unit length if so set; without a memory the batch becomes it."""
     dtype = working_dtype(query, key, *([] if memory_keys is None else [memory_keys]))
     query, key, labels = query.to(dtype), key.to(dtype), coarse_labels.long()
+    ids = None if sample_ids is None else sample_ids.long()
     if normalize:
         query, key = unit(query), unit(key)
     if memory_keys is None or memory_labels is None:
         own_rows = torch.arange(key.shape[0], device=key.device)
-        return Batch(query, key, labels, key, labels, sample_ids, sample_ids, own_rows)
-    return Batch(query, key, labels, memory_keys, memory_labels.long(), sample_ids, memory_ids, None)
+        return Batch(query, key, labels, key, labels, ids, ids, own_rows)
+    memory_ids = None if memory_ids is None else memory_ids.long()
+    return Batch(query, key, labels, memory_keys, memory_labels.long(), ids, memory_ids, None)

@@ -48,14 +48,15 @@ COARSE = {"parity": ("even", "odd"), "half": ("0 to 4", "5 to 9")}
 DEPTHS = (1, 2, 5, 10)
 RIGHT, WRONG, OWN = "tab:green", "tab:red", "tab:gray"  # colours in the picture of the soft targets
 
-# The same for all methods, chosen by hand on the folds of `tune`. No test image took part.
+# The same for all methods, chosen by hand on the folds of `--tune`. No test image took part.
 WARM_EPOCHS, EPOCHS, BATCH, RATE, QUEUE, MOMENTUM = 30, 15, 64, 6e-3, 512, 0.99
 WIDTHS, STRIDES, DIM = (16, 32, 32, 64), (1, 2, 1, 2), 64
 crooked = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)  # the data, once and for all
 strong = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)
 weak = K.RandomAffine(5.0, translate=(0.03, 0.03), p=1.0)
 
-# Nine settings for each of three methods, and those with the best mean Recall@1 over the folds of `tune`.
+# Nine settings for each method that has any, and those with the best mean Recall@1 over the folds of `--tune`. The ends
+# of the weight, 0 and 1, are methods of their own: SelfCon, SupCon (of Grafit) and SupCE (of CoIns).
 GRID: dict[str, nn.Module] = {
     **{f"Grafit {w / 10}": GrafitLoss(w / 10) for w in range(1, 10)},
     **{f"CoIns {w / 10}": CoInsLoss(w / 10) for w in range(1, 10)},
@@ -169,11 +170,11 @@ def contest(
         for seed, (data, held_out) in enumerate(runs):
             bar.set_description(f"run {seed + 1} of {len(runs)}")
             torch.manual_seed(seed)
-            models["untrained encoder"] = Encoder().to(DEVICE)
+            models["untrained encoder"] = untrained = Encoder().to(DEVICE)
             # Targets by similarity are as good as the encoder: from scratch, weight 1 would follow a random one.
-            warm = train(models["untrained encoder"], SelfConLoss(), data.images, data.coarse, epochs[0], bar)
-            models["warm start"] = warm
+            models["warm start"] = warm = train(untrained, SelfConLoss(), data.images, data.coarse, epochs[0], bar)
             for name, criterion in criteria.items():
+                bar.set_postfix_str(name)
                 torch.manual_seed(seed)
                 labels = data.fine if name == "SupFINE" else data.coarse
                 models[name] = train(warm, criterion, data.images, labels, epochs[1], bar)
@@ -280,15 +281,16 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="print how the settings were chosen instead (5 minutes)")
     arguments = parser.parse_args()
     seeds, epochs = (1, (1, 1)) if arguments.smoke else (arguments.seeds, (WARM_EPOCHS, EPOCHS))
-    # Layers this small gain little from threads, and threads that wait for each other on a busy machine cost tenfold.
+    # Two threads would save up to half of the time on an idle machine, but take ten times as long on a busy one.
     torch.set_num_threads(1)
     began = time.perf_counter()
     data, test = load(arguments.coarse)
     criteria = methods(arguments.coarse)
     if arguments.tune:
-        folds = StratifiedKFold(4, shuffle=True, random_state=0).split(data.fine.cpu(), data.fine.cpu())
+        digits = data.fine.cpu().numpy()
+        folds = StratifiedKFold(4, shuffle=True, random_state=0).split(digits, digits)
         print(table(contest(GRID | criteria, [(data.at(kept), data.at(rest)) for kept, rest in folds], epochs)[0]))
-        print("Folds of the training images. After a name: weight, target temperature. Last: the methods as they stand.")
+        print("Folds of the training images. After a name: weight, target temperature. Last: the methods as set.")
         return
 
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -298,13 +300,17 @@ def main() -> None:
     draw_soft_targets(stages, maskcon, data, test, arguments.out / "soft_targets.png")
     draw_embedding(stages, arguments.coarse, test, arguments.out / "embedding.png")
 
-    best = max(set(criteria) - {"SupFINE"}, key=lambda name: sum(run[0] for run in results[name]))
+    best = max([name for name in criteria if name != "SupFINE"], key=lambda name: sum(run[0] for run in results[name]))
     print(table({"raw pixels": [recalls(test.images.flatten(1), test.fine)], **results}))
-    print(f"R@K: % of {len(test.fine)} held-out digits with the same digit among the K most similar others; {seeds} runs.")
-    print(f"All were told {' or '.join(COARSE[arguments.coarse])}, but SupFINE the digit. Best of the others: {best}.")
-    print(f"Weights: Grafit {grafit.weight}, CoIns {coins.weight}, MaskCon {maskcon.weight}", end="; ")
-    print(f"MaskCon's target temperature: {maskcon.target_temperature}; epochs: {epochs[0]} (warm start) + {epochs[1]}.")
-    print(f"{time.perf_counter() - began:.0f} s on {DEVICE}. Pictures: {arguments.out}/soft_targets.png and embedding.png")
+    print(
+        f"R@K: % of {len(test.fine)} held-out digits with one of their kind among the K most similar others.",
+        f"All were told {' or '.join(COARSE[arguments.coarse])}, only SupFINE the digit. Best of the others: {best}.",
+        f"Runs: {seeds}. Epochs: warm start {epochs[0]}, then {epochs[1]}. Weights: Grafit {grafit.weight}, "
+        f"CoIns {coins.weight}, MaskCon {maskcon.weight} (target temperature {maskcon.target_temperature}).",
+        f"Pictures: {arguments.out / 'soft_targets.png'}, {arguments.out / 'embedding.png'}.",
+        f"Time: {time.perf_counter() - began:.0f} s on {DEVICE}.",
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Find the ten digits with labels that say only "even" or "odd": MaskCon beside the losses it is compared with.
 
     pip install -e ".[examples]"
-    python examples/digits.py            # about 80 seconds on two cores; nothing is downloaded
-    python examples/digits.py --smoke    # the same in ten seconds, to see that it runs; its numbers mean nothing
+    python examples/digits.py            # about 85 seconds on one core; nothing is downloaded
+    python examples/digits.py --smoke    # the same in ten seconds, only to see that it runs: its numbers mean nothing
 
 The data are scikit-learn's 1,797 scanned digits. As they come, centred and upright, they are too easy (raw pixels find
 98 % of the neighbours), so each scan is turned, shifted and resized a little, once and for all. The paper starts from

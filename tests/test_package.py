@@ -83,11 +83,8 @@ def test_the_package_imports_with_nothing_but_torch_and_numpy() -> None:
     code = """
 import sys
 blocked = ("triton", "sklearn", "scipy", "matplotlib", "tqdm", "kornia", "torchvision", "lightly", "torchmetrics")
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Block())
+for name in blocked:
+    sys.modules[name] = None  # as if it were not installed, also for torch, which asks
 import torch
 before = set(sys.modules)
 import maskcon_loss

@@ -1,5 +1,8 @@
 """What tests measure with."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,3 +18,10 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self.numel = max(self.numel, tensor.numel())
         return result
+
+
+def error_of(call: Callable[[], object]) -> Exception:
+    """The complaint that a call raises."""
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
+    return error.value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from instruments import error_of
 
 from maskcon_loss import recall_at_k
 
@@ -204,12 +205,6 @@ CASES: dict[str, Case] = {
         "training diverged, find the rows with `torch.as_tensor(gallery).isfinite().all(1).logical_not()`.",
     ),
 }
-
-
-def error_of(call: Callable[[], object]) -> Exception:
-    with pytest.raises((TypeError, ValueError)) as error:
-        call()
-    return error.value
 
 
 @pytest.mark.parametrize(("call", "kind", "sentence"), CASES.values(), ids=CASES)

@@ -7,6 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import torch
+from instruments import error_of
 from torch import nn
 
 from maskcon_loss import (
@@ -194,12 +195,6 @@ CASES: dict[str, Case] = {
         "number. Type one, such as `size=1024`.",
     ),
 }
-
-
-def error_of(call: Callable[[], object]) -> Exception:
-    with pytest.raises((TypeError, ValueError)) as error:
-        call()
-    return error.value
 
 
 @pytest.mark.parametrize(("call", "kind", "sentence"), CASES.values(), ids=CASES)

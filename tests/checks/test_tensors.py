@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from checks import test_loss, test_queue, test_recall, test_settings
+from instruments import error_of
 from torch import Tensor
 
 from maskcon_loss import CoarseMaskSoftTargets, CoInsLoss, MaskConLoss, MemoryQueue, _checks, functional, recall_at_k
@@ -354,12 +355,6 @@ CASES: dict[str, Case] = {
     )
     for name, (argument, value, sentence) in table.items()
 }
-
-
-def error_of(call: Callable[[], object]) -> Exception:
-    with pytest.raises((TypeError, ValueError)) as error:
-        call()
-    return error.value
 
 
 @pytest.mark.parametrize(("call", "kind", "sentence"), CASES.values(), ids=CASES)

@@ -96,7 +96,7 @@ def maskcon(
             the positive mass equally.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the B rows.
         normalize: whether query and key are first scaled to unit length. Zero rows stay zero.
-        impl: ``"dense"`` (the equations above), ``"streamed"`` (no B x K matrix), ``"triton"`` (CUDA), or ``"auto"``.
+        impl: ``"dense"`` (the equations above), ``"streamed"`` (no B x K matrix), ``"auto"``; ``"triton"`` is to come.
         sample_ids: (B,) integers that name the images. A memory row with the same non-negative id is left out.
         memory_ids: (K,) integers, the ids of the memory rows.
 
@@ -201,7 +201,8 @@ def grafit(
     sample_ids: Tensor | None = None,
     memory_ids: Tensor | None = None,
 ) -> Tensor:
-    """W SupCon + (1 - w) SelfCon: :func:`maskcon` with T' infinite; as a module :class:`maskcon_loss.GrafitLoss`.
+    """The mixture w SupCon + (1 - w) SelfCon: :func:`maskcon` with T' infinite; as a module
+    :class:`maskcon_loss.GrafitLoss`.
 
     Arguments, result and errors are those of :func:`maskcon`.
 
@@ -231,7 +232,7 @@ def coins(
     sample_ids: Tensor | None = None,
     memory_ids: Tensor | None = None,
 ) -> Tensor:
-    """W cross-entropy(logits, coarse label) + (1 - w) SelfCon; as a module :class:`maskcon_loss.CoInsLoss`.
+    """The mixture w cross-entropy(logits, coarse label) + (1 - w) SelfCon; as a module :class:`maskcon_loss.CoInsLoss`.
 
     ``logits`` are a classifier's (B, C) scores for the coarse classes 0 to C-1. An unlabelled row is a SelfCon row.
     The other arguments, result and errors are those of :func:`maskcon`.

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from maskcon_loss._batch import Batch
 from maskcon_loss._precision import without_autocast
@@ -57,8 +56,12 @@ class _Contrast(torch.autograd.Function):
         return loss_B
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream_B: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "A second derivative was asked for (`create_graph=True`), but this implementation makes the first in "
+                "the forward pass and has no other. Type `impl='dense'`, which is differentiable any number of times."
+            )
         by_query_BD, by_own_B, query_BD, *for_backward = ctx.saved_tensors
         weight, temperature, target_temperature = ctx.settings
         for_query, for_key, for_memory = ctx.needs

@@ -364,6 +364,18 @@ def test_a_small_loss_keeps_its_digits_in_float32() -> None:
     assert torch.isfinite(found)
 
 
+@each_impl
+@pytest.mark.parametrize("temperature", [1e-1, 1e-4, 1e-8, 1e-10, 1e-12])
+def test_the_own_key_alone_costs_nothing_at_any_temperature(impl: str, temperature: float) -> None:
+    """Query equal to key, far from all others: exactly 0, also where q . k / T is far beyond float32's digits."""
+    query = F.normalize(torch.randn(50, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    empty = torch.full((30,), EMPTY)
+    loss = functional.selfcon(
+        query, query, torch.zeros(50).long(), query[:30], empty, temperature=temperature, reduction="none", impl=impl
+    )
+    assert torch.equal(loss, torch.zeros(50))
+
+
 extremes = {
     "equal": lambda: (torch.ones(4, 8), torch.ones(4, 8), torch.ones(6, 8)),
     "opposite": lambda: (torch.ones(4, 8), -torch.ones(4, 8), -torch.ones(6, 8)),

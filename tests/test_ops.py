@@ -134,6 +134,20 @@ def test_backward_twice_gives_the_same_gradient(impl: str) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_second_derivative_is_refused_in_a_sentence_and_never_wrong() -> None:
+    """The normalisation inside is differentiable twice, so without a word a part of the curvature would be lost."""
+    p = problem(5, 20, 6).tracked()
+    with pytest.raises(RuntimeError) as error:
+        torch.autograd.grad(p.loss("streamed", normalize=True).sum(), p.query, create_graph=True)
+    assert str(error.value) == (
+        "A second derivative was asked for (`create_graph=True`), but this implementation makes the first in the "
+        "forward pass and has no other. Type `impl='dense'`, which is differentiable any number of times."
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda query: replace(p, query=query).loss("dense", normalize=True), p.query.detach().requires_grad_()
+    )
+
+
 @each_impl
 def test_the_result_is_the_same_bit_for_bit_each_time(impl: str) -> None:
     p = problem(33, 500, 17, with_ids=True).to(torch.float32)

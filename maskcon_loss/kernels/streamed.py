@@ -46,7 +46,9 @@ def contrast(
         if weight > 0:
             x_BC = _similarities(key_BD, memory_CD, same_BC, target_temperature)
             similar = similar.join(Sums.of(x_BC, memory_CD))
-    loss_B, by_query_BD, by_own_B, statistics_B4 = finish(batch.query, key_BD, logits, similar, weight, temperature)
+    loss_B, by_query_BD, by_own_B, statistics_B4 = finish(
+        batch.query, key_BD, own_B, logits, similar, weight, temperature
+    )
     if not with_gradient:
         by_query_BD = by_query_BD.new_empty(0, by_query_BD.shape[1])
     return loss_B, by_query_BD, by_own_B, statistics_B4

@@ -47,14 +47,13 @@ class Sums(NamedTuple):
 
 
 def finish(
-    query_BD: Tensor, key_BD: Tensor, logits: Sums, similar: Sums, weight: float, temperature: float
+    query_BD: Tensor, key_BD: Tensor, own_B: Tensor, logits: Sums, similar: Sums, weight: float, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss (B,), its gradients by the query (B, D) and by the own logit (B,), and `statistics` (B, 4).
 
-    ``logits`` are the sums of s_ij over the memory, with a top that is at least s_i0; ``similar`` those of
-    k_i . m_j / T' over the class.
+    ``own_B`` is s_i0; ``logits`` are the sums of s_ij over the memory, with a top of at least s_i0; ``similar`` those
+    of k_i . m_j / T' over the class.
     """
-    own_B = (query_BD * key_BD).sum(1) / temperature
     share_B = weight / (1.0 + similar.total_B)  # of one unit of z in the targets, eq. (2)
     t_own_B, t_memory_B = share_B + (1.0 - weight), share_B * similar.total_B
     t_pulled_BD = similar.pulled_BD * share_B.unsqueeze(1)

@@ -87,8 +87,10 @@ def similarity_sums(batch: Batch, rows: Tensor, target_temperature: float) -> Su
             if labels_R1[0] != labels_R1[-1]:
                 x_RC.masked_fill_(labels_R1 != labels_K[piece], -math.inf)
             pieces.append(Sums.of(x_RC, memory_CD))
-        lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
-        groups.append(reduce(Sums.join, pieces) if pieces else Sums.of_nothing(lowest_R, key_RD))
+        if not pieces:
+            lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
+            pieces.append(Sums.of_nothing(lowest_R, key_RD))
+        groups.append(reduce(Sums.join, pieces))
     joined = (torch.cat(parts) for parts in zip(*groups, strict=True))
     return Sums(*(torch.empty_like(part).index_copy_(0, order_B, part) for part in joined))
 

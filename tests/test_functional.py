@@ -29,7 +29,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setattr(cpu, "LEAST_KEYS", 1 if request.param == "processor" else math.inf)
     monkeypatch.setattr(cpu, "KEYS_AT_ONCE", 9)
     monkeypatch.setattr(cpu, "PIECE", 5)
-    monkeypatch.setattr(cpu, "LEAST_GROUP", 3)
+    monkeypatch.setattr(cpu, "MASKED", 100)
     return request.param
 
 
@@ -241,6 +241,18 @@ def test_permuting_the_memory_changes_nothing(impl: str, p: Problem, seed: int) 
     ids = None if p.memory_ids is None else p.memory_ids[order]
     permuted = replace(p, memory=p.memory[order], memory_labels=p.memory_labels[order], memory_ids=ids)
     torch.testing.assert_close(permuted.loss(impl), p.loss(impl), rtol=0, atol=budget(p))
+
+
+@each_impl
+@pytest.mark.parametrize(("stretch", "unknown"), [(1, -(2**15) - 1), (1, -(2**63)), (2**14, -1), (2**58, -1)])
+@given(p=problems)
+def test_labels_are_names_whatever_their_size(impl: str, p: Problem, stretch: int, unknown: int) -> None:
+    def renamed(labels: Tensor) -> Tensor:
+        return torch.where(labels == EMPTY, EMPTY, torch.where(labels < 0, unknown, labels * stretch))
+
+    memory_labels = None if p.memory_labels is None else renamed(p.memory_labels)
+    others = replace(p, labels=renamed(p.labels), memory_labels=memory_labels)
+    torch.testing.assert_close(others.loss(impl), p.loss(impl), rtol=0, atol=budget(p))
 
 
 @each_impl

@@ -96,7 +96,8 @@ def maskcon(
             the positive mass equally.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the B rows.
         normalize: whether query and key are first scaled to unit length. Zero rows stay zero.
-        impl: ``"dense"`` (the equations above), ``"streamed"`` (no B x K matrix), ``"auto"``; ``"triton"`` is to come.
+        impl: ``"dense"`` (the equations above), ``"streamed"`` (no B x K matrix, any device), ``"triton"`` (fused
+            kernels on CUDA) or ``"auto"``, the fastest of the last two that runs here.
         sample_ids: (B,) integers that name the images. A memory row with the same non-negative id is left out.
         memory_ids: (K,) integers, the ids of the memory rows.
 
@@ -121,13 +122,14 @@ def maskcon(
     _checks.settings(reduction, normalize, impl, weight, temperature, target_temperature)
     _checks.batch(query, key, coarse_labels, sample_ids)
     _checks.memory(query, memory_keys, memory_labels, memory_ids, sample_ids)
+    _checks.implementation(impl, query, key, memory_keys)
     _checks.mean_of_nothing(query, reduction)
     with without_autocast(query.device):
         batch = arrange(query, key, coarse_labels, memory_keys, memory_labels, sample_ids, memory_ids, normalize)
-        if ops.choose(impl) == "dense":
+        if impl == "dense":
             loss_B = _dense(batch, weight, temperature, target_temperature)
         else:
-            loss_B = ops.contrast(batch, weight, temperature, target_temperature)
+            loss_B = ops.contrast(batch, weight, temperature, target_temperature, ops.choose(impl, batch))
         return _reduce(loss_B, reduction)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskcon_loss import _checks
 from maskcon_loss._batch import Batch
-from maskcon_loss._precision import without_autocast
+from maskcon_loss._precision import without_autocast, working_dtype
 from maskcon_loss.kernels import streamed
 
 _BATCH = (
@@ -21,12 +22,15 @@ _BATCH = (
 _SETTINGS = "float weight, float temperature, float target_temperature"
 
 
-def choose(impl: str) -> str:
-    """The implementation that runs: the one asked for; `"auto"` is `"streamed"`, the faster one at large sizes."""
-    return "streamed" if impl == "auto" else impl
+def choose(impl: str, batch: Batch) -> str:
+    """The implementation that runs: the one asked for; `"auto"` is `"triton"` where that can run, else `"streamed"`."""
+    if impl != "auto":
+        return impl
+    on_cuda = batch.query.device.type == "cuda" and torch.version.cuda is not None
+    return "triton" if on_cuda and not _checks.triton_lacks(batch.query, batch.key, batch.memory) else "streamed"
 
 
-def contrast(batch: Batch, weight: float, temperature: float, target_temperature: float) -> Tensor:
+def contrast(batch: Batch, weight: float, temperature: float, target_temperature: float, impl: str) -> Tensor:
     """Eq. (3) for each row, (B,), differentiable by query, key and memory, without a B x K matrix."""
     recording = torch.is_grad_enabled()
     needs = tuple(recording and tensor.requires_grad for tensor in (batch.query, batch.key, batch.memory))
@@ -34,7 +38,7 @@ def contrast(batch: Batch, weight: float, temperature: float, target_temperature
     for tensor in batch:  # a tensor given twice (the key as memory) stops torch.compile, a view of it does not
         twice = any(tensor is other for other in tensors)
         tensors.append(tensor.view_as(tensor) if tensor is not None and twice else tensor)
-    return _Contrast.apply(*tensors, (weight, temperature, target_temperature), needs)
+    return _Contrast.apply(*tensors, (weight, temperature, target_temperature), needs, impl)
 
 
 class _Contrast(torch.autograd.Function):
@@ -45,9 +49,13 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, settings, needs = arguments
+        *tensors, settings, needs, impl = arguments
         batch, (for_query, for_key, for_memory) = Batch(*tensors), needs
-        loss_B, by_query_BD, by_own_B, statistics_B4 = torch.ops.maskcon_loss.streamed(*batch, *settings, for_query)
+        operator = torch.ops.maskcon_loss.streamed
+        if impl == "triton":
+            operator, batch = torch.ops.maskcon_loss.triton, batch.rounded()
+        loss_B, by_query_BD, by_own_B, statistics_B4 = operator(*batch, *settings, for_query)
+        batch = batch._replace(query=batch.query.to(loss_B.dtype), key=batch.key.to(loss_B.dtype))
         by_query_BD = by_query_BD if for_query else None
         by_own_B, query_BD = (by_own_B, batch.query) if for_key else (None, None)
         for_backward = (statistics_B4, *batch) if for_memory else ()
@@ -74,12 +82,13 @@ class _Contrast(torch.autograd.Function):
             memory_gradient = torch.ops.maskcon_loss.streamed_memory_gradient(
                 *tensors, upstream_B.contiguous(), statistics_B4, weight, temperature, target_temperature
             ).to(tensors[3].dtype)
-        return query_gradient, key_gradient, None, memory_gradient, *[None] * 6
+        return query_gradient, key_gradient, None, memory_gradient, *[None] * 7
 
 
-torch.library.define(
-    "maskcon_loss::streamed", f"({_BATCH}, {_SETTINGS}, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+for _name in ("streamed", "triton"):
+    torch.library.define(
+        f"maskcon_loss::{_name}", f"({_BATCH}, {_SETTINGS}, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)"
+    )
 torch.library.define(
     "maskcon_loss::streamed_memory_gradient", f"({_BATCH}, Tensor upstream, Tensor statistics, {_SETTINGS}) -> Tensor"
 )
@@ -91,12 +100,21 @@ def _streamed(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return streamed.contrast(Batch(*arguments[:8]), *arguments[8:])
 
 
+@torch.library.impl("maskcon_loss::triton", "default")
+def _triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from maskcon_loss.kernels import cuda  # here, as the package runs without Triton too
+
+    return cuda.contrast(Batch(*arguments[:8]), *arguments[8:])
+
+
 @torch.library.register_fake("maskcon_loss::streamed")
-def _streamed_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@torch.library.register_fake("maskcon_loss::triton")
+def _shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     query, with_gradient = arguments[0], arguments[-1]
     rows, width = query.shape
-    by_query = query.new_empty(rows if with_gradient else 0, width)
-    return query.new_empty(rows), by_query, query.new_empty(rows), query.new_empty(rows, 4)
+    kind = {"dtype": working_dtype(query), "device": query.device}
+    by_query = torch.empty(rows if with_gradient else 0, width, **kind)
+    return torch.empty(rows, **kind), by_query, torch.empty(rows, **kind), torch.empty(rows, 4, **kind)
 
 
 @torch.library.impl("maskcon_loss::streamed_memory_gradient", "default")

@@ -39,6 +39,10 @@ class Problem:
         memory = None if self.memory is None else self.memory.to(dtype)
         return replace(self, query=self.query.to(dtype), key=self.key.to(dtype), memory=memory)
 
+    def on(self, device: str) -> "Problem":
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
     def tracked(self) -> "Problem":
         """With leaves that collect gradients."""
         query, key = self.query.detach().clone().requires_grad_(), self.key.detach().clone().requires_grad_()

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from budgets import budget, gradients, holds_the_error_budget
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import maskcon_rows
@@ -44,19 +45,6 @@ def oracle(p: Problem) -> Tensor:
         ids=ids, memory_ids=ids if in_batch else None if p.memory_ids is None else p.memory_ids.tolist(),
         own_rows=in_batch,
     )  # fmt: skip
-
-
-def gradients(losses: Tensor, p: Problem) -> list[Tensor]:
-    """By query, key and memory, of the losses with a different weight each."""
-    upstream = torch.linspace(0.5, 2.0, losses.shape[0], dtype=losses.dtype)
-    found = torch.autograd.grad(losses @ upstream, p.leaves(), allow_unused=True, materialize_grads=True)
-    return list(found)
-
-
-def budget(p: Problem, dtype: torch.dtype = torch.float64) -> float:
-    """What rounding may cost: some units in the last place of the largest logit, and of the most sensitive weight."""
-    eps = torch.finfo(dtype).eps
-    return 64 * eps * (1 + 1 / p.temperature) * (1 + 1 / p.target_temperature)
 
 
 # ------------------------------------------------------------------------------------------------- against the oracle
@@ -331,28 +319,7 @@ def test_normalising_makes_the_scale_of_query_and_key_irrelevant(impl: str, p: P
 # ---------------------------------------------------------------------------------------- precision, extremes, no NaN
 
 
-def error(found: Tensor, truth: Tensor) -> float:
-    return float((found.detach().double() - truth.detach()).abs().max()) if found.numel() else 0.0
-
-
 lower_precision = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-
-
-def holds_the_error_budget(p: Problem, dtype: torch.dtype) -> None:
-    """Inputs rounded to dtype; truth is the dense form in float64 on those. The streamed form may err 4 times as much
-    as the dense form in float32, plus a floor; a gradient comes back rounded to dtype once."""
-    p = p.to(dtype)
-    exact, plain, ours = p.to(torch.float64).tracked(), p.to(torch.float32).tracked(), p.tracked()
-    truth, reference, found = exact.loss("dense"), plain.loss("dense"), ours.loss("streamed")
-    assert found.dtype == torch.float32
-    floor = 4 * torch.finfo(torch.float32).eps * (1 + 1 / p.temperature)
-    assert error(found, truth) <= 4 * error(reference, truth) + floor
-    true_gradients = gradients(truth, exact)
-    for mine, theirs, true in zip(gradients(found, ours), gradients(reference, plain), true_gradients, strict=True):
-        assert mine.dtype == dtype
-        largest = float(true.abs().max()) if true.numel() else 0.0
-        rounded_once = torch.finfo(dtype).eps * largest + torch.finfo(dtype).smallest_normal
-        assert error(mine, true) <= 4 * error(theirs, true) + floor / p.temperature + rounded_once
 
 
 @lower_precision

@@ -172,13 +172,13 @@ def test_without_gradients_the_loss_is_the_same_and_records_nothing() -> None:
     torch.testing.assert_close(silent, p.loss("streamed"))
 
 
-def test_auto_is_streamed_and_a_name_is_kept() -> None:
-    assert [ops.choose(impl) for impl in ("auto", "dense", "streamed")] == ["streamed", "dense", "streamed"]
+def test_auto_is_streamed_without_cuda_and_a_name_is_kept() -> None:
+    batch, names = batch_of(problem(5, 20, 6)), ("auto", "dense", "streamed", "triton")
+    assert [ops.choose(impl, batch) for impl in names] == ["streamed", *names[1:]]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @each_impl
 def test_cuda_gives_the_numbers_of_the_cpu(impl: str) -> None:
     p = problem(20, 700, 33, with_ids=True, empty=0.1, unlabelled=0.1)
-    moved = {name: value.cuda() for name, value in vars(p).items() if isinstance(value, torch.Tensor)}
-    torch.testing.assert_close(replace(p, **moved).loss(impl).cpu(), p.loss(impl))
+    torch.testing.assert_close(p.on("cuda").loss(impl).cpu(), p.loss(impl))

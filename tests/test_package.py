@@ -25,6 +25,8 @@ FLOORS = {
     "maskcon_loss.ops": 4,
     "maskcon_loss.distributed": 4,
     "maskcon_loss.kernels.streamed": 3,
+    "maskcon_loss.kernels.cuda": 3,
+    "maskcon_loss.kernels.triton": 2,
     "maskcon_loss.kernels.cpu": 2,
     "maskcon_loss.kernels.sums": 1,
     "maskcon_loss.kernels": 2,

@@ -4,6 +4,7 @@ Types, shapes, devices and settings are known without waiting for a device, and 
 recall, whose result is waited for anyway). A check raises before anything has changed, or lets pass.
 """
 
+from maskcon_loss._checks.implementation import implementation, triton_lacks
 from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of
 from maskcon_loss._checks.queue import enqueue, queue_settings, state
 from maskcon_loss._checks.recall import array, depths, recall
@@ -16,6 +17,7 @@ __all__ = [
     "depths",
     "enqueue",
     "flag",
+    "implementation",
     "mean_of_nothing",
     "memory",
     "memory_of",
@@ -24,4 +26,5 @@ __all__ = [
     "recall",
     "settings",
     "state",
+    "triton_lacks",
 ]

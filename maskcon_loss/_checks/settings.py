@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-IMPLEMENTATIONS = ("auto", "dense", "streamed")
+IMPLEMENTATIONS = ("auto", "dense", "streamed", "triton")
 REDUCTIONS = ("mean", "sum", "none")
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 1e-12, 1e12  # beyond, float32 may overflow
 
@@ -41,11 +41,6 @@ def settings(
             f"`target_temperature` is {target_temperature}; similarities are divided by it, so it must be at least "
             f"{SMALLEST_TEMPERATURE:g}. If only the nearest key is to count, type `target_temperature=1e-3`; for equal "
             "shares `target_temperature=math.inf`."
-        )
-    if isinstance(impl, str) and impl == "triton":
-        raise ValueError(
-            '`impl="triton"` has no kernels in this version, and an implementation that is asked for by name is never '
-            'replaced by another. Type `impl="streamed"`, which runs on CUDA too, or `impl="auto"`.'
         )
     choice("reduction", reduction, REDUCTIONS)
     flag("normalize", normalize)

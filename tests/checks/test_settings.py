@@ -137,13 +137,7 @@ CASES: dict[str, Case] = {
     "impl unknown": (
         lambda: MaskConLoss(impl="cuda"),
         ValueError,
-        '`impl` is \'cuda\'; it must be one of "auto", "dense", "streamed". The default is `impl="auto"`.',
-    ),
-    "impl without kernels": (
-        lambda: MaskConLoss(impl="triton"),
-        ValueError,
-        '`impl="triton"` has no kernels in this version, and an implementation that is asked for by name is never '
-        'replaced by another. Type `impl="streamed"`, which runs on CUDA too, or `impl="auto"`.',
+        '`impl` is \'cuda\'; it must be one of "auto", "dense", "streamed", "triton". The default is `impl="auto"`.',
     ),
     "normalize as a number": (
         lambda: MaskConLoss(normalize=1),
@@ -231,9 +225,8 @@ CHANGED: dict[str, tuple[object, str]] = {
         "type `normalize=bool(value)`.",
     ),
     "impl": (
-        "triton",
-        '`impl="triton"` has no kernels in this version, and an implementation that is asked for by name is never '
-        'replaced by another. Type `impl="streamed"`, which runs on CUDA too, or `impl="auto"`.',
+        "cuda",
+        '`impl` is \'cuda\'; it must be one of "auto", "dense", "streamed", "triton". The default is `impl="auto"`.',
     ),
 }
 MODULES = [MaskConLoss, SelfConLoss, SupConLoss, GrafitLoss, CoInsLoss, CoarseMaskSoftTargets]

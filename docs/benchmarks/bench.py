@@ -7,7 +7,8 @@
 Each contender takes one step on the same tensors in turn, round after round, so that a machine whose speed drifts
 drifts for all. Times are medians, in multiples of the two bare products `(q @ M.T) @ M`; those of `enqueue` in
 multiples of one `copy_` of the batch. Memory is the most that a step takes beyond its inputs, in multiples of one B x K
-matrix of float32. Whatever is left out is printed and stored with the reason.
+matrix of float32. Contenders that compute the same loss must show the same loss. What is left out is printed and stored
+with the reason.
 """
 
 import argparse
@@ -32,7 +33,7 @@ BOTH, FORWARD, ENQUEUE = "forward + backward", "forward", "enqueue"
 BARE, COPY = ("two bare products", "", BOTH), ("one copy_ of the batch", "", ENQUEUE)
 FIELDS = [
     *("contender", "computes", "case", "rows", "memory", "dim", "dtype", "pass"),
-    *("milliseconds", "times", "matrices", "note"),
+    *("milliseconds", "times", "matrices", "loss", "note"),
     *("device", "torch", "package", "commit", "date"),
 ]
 
@@ -108,8 +109,11 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
             print(f"  skipped {contender.name}: {prepared}", flush=True)
         else:
             steps |= prepared
-    for step in steps.values():
-        step()
+    losses: dict[str, float] = {}
+    for which, step in steps.items():
+        result = step()
+        if which[2] == FORWARD and isinstance(result, Tensor):
+            losses[which[0]] = float(result)
     taken = {which: extra_bytes(step) for which, step in steps.items() if "CUDA graph" not in which[0]}
     times: dict[Which, list[float]] = {which: [] for which in steps}
     for _ in range(options.rounds):
@@ -127,6 +131,8 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
             row |= {"milliseconds": round(1000 * median[which], 4), "times": round(median[which] / unit, 2)}
         if which in taken:
             row["matrices"] = round(taken[which] / (4 * case.rows * case.memory), 4)
+        if which[0] in losses:
+            row["loss"] = round(losses[which[0]], 4)
         rows.append(row)
     return rows
 
@@ -134,16 +140,20 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
 def show(rows: list[dict[str, object]]) -> None:
     """The rows of one case as a table."""
     forward = {row["contender"]: row for row in rows if row["pass"] == FORWARD}
-    print(f"{'':36}{'computes':10}{'forward + backward':>20}{'forward':>10}{'memory':>10}")
+    print(f"{'':36}{'computes':10}{'forward + backward':>20}{'forward':>10}{'memory':>10}{'loss':>10}")
     for row in rows:
         if row["pass"] == BOTH and not row["note"]:
             other = forward.get(row["contender"], {}).get("times", "")
-            print(
-                f"{row['contender']:36}{row['computes']:10}{row['times']:>20}{other:>10}{row.get('matrices', ''):>10}"
-            )
+            print(f"{row['contender']:36}{row['computes']:10}{row['times']:>20}{other:>10}", end="")
+            print(f"{row.get('matrices', ''):>10}{row.get('loss', ''):>10}")
     for row in rows:
         if row["pass"] == ENQUEUE and row["contender"] != COPY[0]:
             print(f"enqueue: {row['milliseconds']} ms, {row['times']} times one copy_ of the batch", flush=True)
+
+
+def parse(size: str) -> tuple[int, int, int]:
+    rows, memory, dim = map(int, size.split(","))
+    return rows, memory, dim
 
 
 def main() -> None:
@@ -161,7 +171,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.graph and DEVICE.type != "cuda":
         parser.error("--graph was given, but there is no CUDA device to record a graph on; leave --graph out.")
-    sizes = [tuple(map(int, size.split(","))) for size in options.sizes] if options.sizes else SIZES
+    try:
+        sizes = [parse(size) for size in options.sizes] if options.sizes else SIZES
+    except ValueError:
+        parser.error(f"--sizes {' '.join(options.sizes)}: each size is three integers, as in --sizes 256,65536,128.")
     machine, rows = here(), []
     for kind in options.cases:
         for size in sizes:

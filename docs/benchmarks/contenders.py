@@ -21,7 +21,7 @@ from oracle import published_steps  # the baseline that the tests hold us agains
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WEIGHT, TEMPERATURE, TARGET_TEMPERATURE = 1.0, 0.1, 0.05
-SETTINGS = {"weight": WEIGHT, "temperature": TEMPERATURE, "target_temperature": TARGET_TEMPERATURE}
+SETTINGS: dict[str, Any] = {"weight": WEIGHT, "temperature": TEMPERATURE, "target_temperature": TARGET_TEMPERATURE}
 
 
 class Kind(NamedTuple):
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     zipf: bool = False  # class c is drawn with a probability in proportion to 1 / c
     memory_dtype: torch.dtype | None = None  # None: as query and key
     sample_ids: bool = False
-    unlabelled: bool = False  # half of the batch and half of the memory
+    unlabelled_rows: bool = False  # half of the batch and half of the memory
 
 
 KINDS = {
@@ -42,7 +42,7 @@ KINDS = {
     "float16-memory": Kind(memory_dtype=torch.float16),
     "bfloat16-memory": Kind(memory_dtype=torch.bfloat16),
     "sample-ids": Kind(sample_ids=True),
-    "unlabelled": Kind(unlabelled=True),
+    "unlabelled": Kind(unlabelled_rows=True),
 }
 
 
@@ -80,7 +80,7 @@ class Inputs:
 def draw_labels(rows: int, kind: Kind) -> Tensor:
     chances = 1.0 / torch.arange(1, kind.classes + 1) if kind.zipf else torch.ones(kind.classes)
     labels = torch.multinomial(chances, rows, replacement=True)
-    if kind.unlabelled:
+    if kind.unlabelled_rows:
         labels = labels.masked_fill(torch.rand(rows) < 0.5, -1)
     return labels.to(DEVICE)
 
@@ -97,7 +97,7 @@ class Contender(NamedTuple):
 
 def contenders(inputs: Inputs) -> list[Contender]:
     query, key, labels, queue = inputs.query, inputs.key, inputs.labels, inputs.queue
-    blind = ("sample_ids", "unlabelled")
+    blind = ("sample_ids", "unlabelled_rows")
 
     def published(function: Callable[..., Tensor]) -> Callable[[], Tensor]:
         return lambda: function(query, key, labels, inputs.memory(), queue.labels, **SETTINGS)
@@ -159,7 +159,7 @@ def metric_learning(inputs: Inputs) -> Callable[[], Tensor]:
 
 
 def lightly(inputs: Inputs) -> Callable[[], Tensor]:
-    from lightly.loss.ntx_ent_loss import NTXentLoss
+    from lightly.loss.ntx_ent_loss import NTXentLoss  # pyright: ignore[reportMissingImports]
 
     criterion = NTXentLoss(TEMPERATURE, memory_bank_size=tuple(inputs.queue.keys.shape)).to(DEVICE)
     criterion(inputs.query.detach(), inputs.key)  # makes its bank

@@ -7,6 +7,7 @@ python docs/benchmarks/draw.py one.csv two.csv --out both.png
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -16,66 +17,76 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 GREY = "#7a7a7a"  # legible on white and on black
-COLOURS = ["#d1495b", "#2a9d8f", "#e08e2b", "#8f6bc1", "#4c8bd0", "#a0764a", "#c060a1", "#6f9a3d"]
+COLOURS = ["#d1495b", "#2a9d8f", "#e08e2b", "#8f6bc1", "#4c8bd0", "#a0764a", "#c060a1", "#6f9a3d", "#7b8794", "#b59f00"]
+TICKS = [0, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+Row = dict[str, str]
+Place = tuple[str, int, int, int]  # case, B, K, D
 
 
 def draw(sources: list[Path], out: Path) -> Path:
-    rows = [row for source in sources for row in csv.DictReader(source.open(newline="")) if row["pass"] != "enqueue"]
-    rows = [row for row in rows if row["pass"] == "forward + backward"]
-    machines = list(dict.fromkeys((row["device"], row["dtype"], row["case"]) for row in rows))
+    rows: list[Row] = []
+    for source in sources:
+        with source.open(newline="") as file:
+            rows += [row for row in csv.DictReader(file) if row["pass"] == "forward + backward"]
+    machines = list(dict.fromkeys((row["device"], row["dtype"]) for row in rows))
     names = list(dict.fromkeys(row["contender"] for row in rows if row["contender"] != "two bare products"))
-    style = {name: mark(name, names) for name in names}
-    with mpl.rc_context({"text.color": GREY, "axes.labelcolor": GREY, "xtick.color": GREY, "ytick.color": GREY}):
-        figure, panels = plt.subplots(
-            len(machines), 2, figsize=(11, 4.3 * len(machines) + 0.9), squeeze=False, layout="constrained"
-        )
+    with mpl.rc_context(dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], GREY)):
+        tall = 4.3 * len(machines) + 0.9
+        figure, panels = plt.subplots(len(machines), 2, figsize=(11, tall), squeeze=False, layout="constrained")
         for machine, (left, right) in zip(machines, panels, strict=True):
-            mine = [row for row in rows if (row["device"], row["dtype"], row["case"]) == machine]
-            plot(left, mine, "times", style)
+            mine = [row for row in rows if (row["device"], row["dtype"]) == machine]
             left.set(yscale="log", title="Time of forward + backward,\nin multiples of two bare products")
-            left.axhline(1, color=GREY, linewidth=1, linestyle=":")
-            plot(right, mine, "matrices", style)
             right.set_yscale("symlog", linthresh=0.1)
-            right.set(title="Extra memory,\nin B × K matrices of float32", ylim=(-0.01, None))
-            left.set_ylabel("\n".join(machine), fontsize=8)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+            right.set(title="Extra memory,\nin B × K matrices of float32")
+            for panel, field in ((left, "times"), (right, "matrices")):
+                plot(panel, mine, field, names)
+                panel.axhline(1, color=GREY, linewidth=1, linestyle=":")
+            left.set_ylabel(", ".join(machine))
+        lines = {line.get_label(): line for panel in panels[:, 0] for line in panel.lines if line.get_label() in names}
+        order = [name for name in names if name in lines]
+        figure.legend([lines[name] for name in order], order, loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(out, dpi=150, transparent=True)
         plt.close(figure)
     return out
 
 
-def mark(name: str, names: list[str]) -> dict[str, object]:
-    """Ours are drawn thick."""
-    ours = name.startswith("ours")
-    return {
-        "color": COLOURS[names.index(name) % len(COLOURS)],
-        "linewidth": 2.6 if ours else 1.3,
-        "marker": "o" if ours else "s",
-        "markersize": 6 if ours else 4,
-    }
-
-
-def plot(panel: Axes, rows: list[dict[str, str]], field: str, style: dict[str, dict[str, object]]) -> None:
-    """One line for each contender over the sizes, in the order of their products' work."""
-    sizes = sorted({size(row) for row in rows}, key=lambda each: (each[0] * each[1] * each[2], each))
-    for name, look in style.items():
-        points = {sizes.index(size(row)): float(row[field]) for row in rows if row["contender"] == name and row[field]}
-        panel.plot(sorted(points), [points[place] for place in sorted(points)], label=name, **look)
-    ticks = [f"{rows}, {short(memory)}, {dim}" for rows, memory, dim in sizes]
-    panel.set_xticks(range(len(sizes)), ticks, rotation=90 if len(sizes) > 6 else 0, fontsize=8)
+def plot(panel: Axes, rows: list[Row], field: str, names: list[str]) -> None:
+    """A line for each contender over the sizes of a case, in the order of their work; ours are thick."""
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    places = sorted({place(row) for row in rows}, key=lambda at: (cases.index(at[0]), at[1] * at[2] * at[3], at))
+    for number, name in enumerate(names):
+        ours = name.startswith("ours")
+        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": name}
+        look |= {"linewidth": 2.6 if ours else 1.3, "marker": "o" if ours else "s", "markersize": 6 if ours else 4}
+        for case in cases:
+            mine = [row for row in rows if (row["contender"], row["case"]) == (name, case) and row[field]]
+            points = sorted((places.index(place(row)), float(row[field])) for row in mine)
+            if points:
+                panel.plot([x for x, _ in points], [y for _, y in points], **look)
+    panel.set_xticks(range(len(places)), [label(at) for at in places], rotation=90 if len(places) > 4 else 0)
+    low, high = panel.get_ylim()
+    if field == "matrices":
+        low = -0.01
+    panel.set_yticks([tick for tick in TICKS if low <= tick <= high])
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()
+    panel.set_ylim(low, high)
     panel.set_xlabel("B, K, D")
     panel.grid(color=GREY, alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(GREY)
+    panel.tick_params(labelsize=8)
 
 
-def size(row: dict[str, str]) -> tuple[int, int, int]:
-    return int(row["rows"]), int(row["memory"]), int(row["dim"])
+def place(row: Row) -> Place:
+    return row["case"], int(row["rows"]), int(row["memory"]), int(row["dim"])
 
 
-def short(number: int) -> str:
-    return f"{number // 1024}k" if number >= 1024 else str(number)
+def label(at: Place) -> str:
+    case, rows, memory, dim = at
+    keys = f"{memory // 1024}k" if memory >= 1024 else str(memory)
+    return f"{rows}, {keys}, {dim}" + ("" if case == "plain" else f"\n{case}")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,6 @@ class _WithGradient(torch.autograd.Function):
         return loss_B.clone()
 
     @staticmethod
-    def backward(ctx: Any, upstream_B: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream_B: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient_BD,) = ctx.saved_tensors
         return upstream_B[:, None].to(gradient_BD.dtype) * gradient_BD, None, None

@@ -84,7 +84,7 @@ def prepare(contender: Contender, case: Case, query: Tensor, options: argparse.N
     try:
         steps = steps_of(contender, query, options.graph)
         slowest = max(map(seconds, steps.values()))
-    except (RuntimeError, ValueError, ImportError) as problem:
+    except Exception as problem:  # whatever it is, it is printed and stored, and the others go on
         return f"{type(problem).__name__}: {(str(problem).strip() or 'no message').splitlines()[0]}"
     if slowest > options.patience:
         return f"a step takes {slowest:.1f} s, more than --patience {options.patience:g}"
@@ -93,6 +93,10 @@ def prepare(contender: Contender, case: Case, query: Tensor, options: argparse.N
 
 def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     """A row for each contender and pass."""
+    if (needed := 4 * case.rows * case.memory) > (free := free_bytes()):
+        reason = f"one B x K matrix takes {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free"
+        print(f"  skipped all: {reason}")
+        return [{**described(BARE, case), "note": f"skipped: {reason}"}]
     torch.compiler.reset()  # else the limit of recompilations is reached, and the rest runs uncompiled
     inputs = Inputs(case)
     chosen = [each for each in contenders(inputs) if any(word in each.name for word in options.only)]
@@ -123,9 +127,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
 
     rows = []
     for which in [*steps, *reasons]:
-        row: dict[str, object] = {"contender": which[0], "computes": which[1], "case": case.kind}
-        row |= {"rows": case.rows, "memory": case.memory, "dim": case.dim}
-        row |= {"dtype": str(case.dtype).removeprefix("torch."), "pass": which[2], "note": reasons.get(which, "")}
+        row = described(which, case) | {"note": reasons.get(which, "")}
         if which in median:
             unit = median[COPY if which[2] == ENQUEUE else BARE]
             row |= {"milliseconds": round(1000 * median[which], 4), "times": round(median[which] / unit, 2)}
@@ -135,6 +137,12 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
             row["loss"] = round(losses[which[0]], 4)
         rows.append(row)
     return rows
+
+
+def described(which: Which, case: Case) -> dict[str, object]:
+    row: dict[str, object] = {"contender": which[0], "computes": which[1], "pass": which[2], "case": case.kind}
+    row |= {"rows": case.rows, "memory": case.memory, "dim": case.dim}
+    return row | {"dtype": str(case.dtype).removeprefix("torch.")}
 
 
 def show(rows: list[dict[str, object]]) -> None:
@@ -149,6 +157,13 @@ def show(rows: list[dict[str, object]]) -> None:
     for row in rows:
         if row["pass"] == ENQUEUE and row["contender"] != COPY[0]:
             print(f"enqueue: {row['milliseconds']} ms, {row['times']} times one copy_ of the batch", flush=True)
+
+
+def store(rows: list[dict[str, object]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def parse(size: str) -> tuple[int, int, int]:
@@ -179,16 +194,10 @@ def main() -> None:
     for kind in options.cases:
         for size in sizes:
             print(f"\n{kind}, (B, K, D) = {size}, {options.dtype}, on {machine['device']}", flush=True)
-            if (needed := 4 * size[0] * size[1]) > (free := free_bytes()):
-                print(f"  skipped: one B x K matrix takes {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free")
-                continue
             measured = measure(Case(kind, *size, getattr(torch, options.dtype)), options)
             show(measured)
-            rows += measured
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(row | machine for row in rows)
+            rows += [row | machine for row in measured]
+            store(rows, options.csv)  # after each, so that an interrupted run keeps what it has
     print(f"\nwritten to {options.csv}")
     try:
         from draw import draw

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 HERE = Path(__file__).parent
 GREY = "#7a7a7a"  # legible on white and on black
 COLOURS = ["#d1495b", "#2a9d8f", "#e08e2b", "#8f6bc1", "#4c8bd0", "#a0764a", "#c060a1", "#6f9a3d", "#7b8794", "#b59f00"]
+GRAPH = ", CUDA graph"  # drawn dashed, in the colour of the same without
 TICKS = [0, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 
 Row = dict[str, str]
@@ -55,9 +56,11 @@ def plot(panel: Axes, rows: list[Row], field: str, names: list[str]) -> None:
     """A line for each contender over the sizes of a case, in the order of their work; ours are thick."""
     cases = list(dict.fromkeys(row["case"] for row in rows))
     places = sorted({place(row) for row in rows}, key=lambda at: (cases.index(at[0]), at[1] * at[2] * at[3], at))
-    for number, name in enumerate(names):
+    bases = list(dict.fromkeys(name.removesuffix(GRAPH) for name in names))
+    for name in names:
         ours = name.startswith("ours")
-        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": name}
+        look: dict[str, Any] = {"color": COLOURS[bases.index(name.removesuffix(GRAPH)) % len(COLOURS)], "label": name}
+        look["linestyle"] = "--" if name.endswith(GRAPH) else "-"
         look |= {"linewidth": 2.6 if ours else 1.3, "marker": "o" if ours else "s", "markersize": 6 if ours else 4}
         for case in cases:
             mine = [row for row in rows if (row["contender"], row["case"]) == (name, case) and row[field]]
@@ -66,8 +69,7 @@ def plot(panel: Axes, rows: list[Row], field: str, names: list[str]) -> None:
                 panel.plot([x for x, _ in points], [y for _, y in points], **look)
     panel.set_xticks(range(len(places)), [label(at) for at in places], rotation=90 if len(places) > 4 else 0)
     low, high = panel.get_ylim()
-    if field == "matrices":
-        low = -0.01
+    low = -0.01 if field == "matrices" else min(low, 0.9)
     panel.set_yticks([tick for tick in TICKS if low <= tick <= high])
     panel.yaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()

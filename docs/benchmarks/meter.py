@@ -81,7 +81,8 @@ def graphed(step: Callable[[], object]) -> Callable[[], object]:
 
 def here() -> dict[str, object]:
     """Device, versions, commit and date."""
-    device = f"{processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    device = f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
     if DEVICE.type == "cuda":
         device = torch.cuda.get_device_name()
     commit = subprocess.run(

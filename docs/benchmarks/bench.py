@@ -30,6 +30,7 @@ if DEVICE.type == "cuda":
     SIZES = [(rows, 2**power, 128) for rows in (128, 256, 1024, 4096, 8192) for power in (13, 16, 18, 20)]
     SIZES += [(1024, 65536, dim) for dim in (64, 256, 512)]
 BOTH, FORWARD, ENQUEUE = "forward + backward", "forward", "enqueue"
+GRAPH = ", CUDA graph"
 BARE, COPY = ("two bare products", "", BOTH), ("one copy_ of the batch", "", ENQUEUE)
 FIELDS = [
     *("contender", "computes", "case", "rows", "memory", "dim", "dtype", "pass"),
@@ -53,8 +54,8 @@ def references(inputs: Inputs, case: Case) -> dict[Which, Step]:
     }
 
 
-def steps_of(contender: Contender, query: Tensor, with_graph: bool) -> dict[Which, Step]:
-    """Both passes of a contender, warmed up; of ours that need no B x K matrix also as CUDA graphs."""
+def steps_of(contender: Contender, query: Tensor) -> dict[Which, Step]:
+    """Both passes of a contender, warmed up."""
     loss = contender.make()
 
     def both() -> None:
@@ -67,9 +68,8 @@ def steps_of(contender: Contender, query: Tensor, with_graph: bool) -> dict[Whic
     }
     for step in steps.values():
         step()  # compiles, and warms caches up
-    if with_graph and contender.name.startswith("ours") and contender.matrices == 0:
-        for (name, computes, direction), step in list(steps.items()):
-            steps[f"{name}, CUDA graph", computes, direction] = graphed(step)
+    if contender.name.endswith(GRAPH):
+        return {which: graphed(step) for which, step in steps.items()}
     return steps
 
 
@@ -82,7 +82,7 @@ def prepare(contender: Contender, case: Case, query: Tensor, options: argparse.N
     if needed > free:
         return f"it needs about {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free"
     try:
-        steps = steps_of(contender, query, options.graph)
+        steps = steps_of(contender, query)
         slowest = max(map(seconds, steps.values()))
     except Exception as problem:  # whatever it is, it is printed and stored, and the others go on
         return f"{type(problem).__name__}: {(str(problem).strip() or 'no message').splitlines()[0]}"
@@ -100,6 +100,9 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     torch.compiler.reset()  # else the limit of recompilations is reached, and the rest runs uncompiled
     inputs = Inputs(case)
     chosen = [each for each in contenders(inputs) if any(word in each.name for word in options.only)]
+    if options.graph:  # of ours that keep no B x K matrix
+        ours = [each for each in chosen if each.name.startswith("ours") and each.matrices == 0]
+        chosen += [each._replace(name=each.name + GRAPH) for each in ours]
     if not chosen:
         names = ", ".join(each.name for each in contenders(inputs))
         raise SystemExit(
@@ -118,7 +121,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         result = step()
         if which[2] == FORWARD and isinstance(result, Tensor):
             losses[which[0]] = float(result)
-    taken = {which: extra_bytes(step) for which, step in steps.items() if "CUDA graph" not in which[0]}
+    taken = {which: extra_bytes(step) for which, step in steps.items() if not which[0].endswith(GRAPH)}
     times: dict[Which, list[float]] = {which: [] for which in steps}
     for _ in range(options.rounds):
         for which, step in steps.items():

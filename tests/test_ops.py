@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +91,21 @@ def test_streamed_never_makes_a_tensor_of_batch_times_memory() -> None:
         *_, statistics = streamed.contrast(batch, 0.8, 0.1, 0.05, True)
         streamed.memory_gradient(batch, statistics[:, 0], statistics, 0.8, 0.1, 0.05)
     assert seen.numel <= max(tile, batch.memory.numel())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux")
+@pytest.mark.parametrize("classes", [1, 20])
+def test_streamed_takes_far_less_memory_than_a_matrix_of_batch_times_memory(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs/benchmarks"))
+    from meter import extra_bytes
+
+    rows, memory_rows = 1024, 2**16
+    queue, labels = MemoryQueue(memory_rows, 128), torch.arange(rows) % classes
+    queue.enqueue(torch.randn(memory_rows, 128), torch.arange(memory_rows) % classes)
+    query, key = torch.randn(rows, 128, requires_grad=True), torch.randn(rows, 128)
+    assert extra_bytes(lambda: MaskConLoss()(query, key, labels, queue).backward()) < rows * memory_rows * 4 / 4
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

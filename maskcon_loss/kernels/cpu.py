@@ -51,18 +51,19 @@ def split(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def logit_sums(batch: Batch, rows: Tensor, temperature: float) -> Sums:
     """The sums of s_ij = q_i . m_j / T over these rows of the memory."""
-    assert _flash is not None
-    all_rows = rows.shape[0] == batch.memory.shape[0]
+    flash, all_rows = _flash, rows.shape[0] == batch.memory.shape[0]
+    assert flash is not None
     query = batch.query.contiguous()[None, None]  # the operator reads other strides wrongly, without a word
-    pieces = []
-    for start in range(0, rows.shape[0], KEYS_AT_ONCE):
+
+    def piece(start: int) -> Sums:
         part = slice(start, start + KEYS_AT_ONCE)
         memory_CD = batch.memory[part] if all_rows else batch.memory.index_select(0, rows[part])
         keys = memory_CD.to(query.dtype).contiguous()[None, None]
-        mean, log_sum = _flash(query, keys, keys, 0.0, False, scale=1.0 / temperature)
+        mean, log_sum = flash(query, keys, keys, 0.0, False, scale=1.0 / temperature)
         log_sum_B = log_sum[0, 0].to(query.dtype)
-        pieces.append(Sums(log_sum_B, torch.ones_like(log_sum_B), mean[0, 0]))
-    return reduce(Sums.join, pieces)
+        return Sums(log_sum_B, torch.ones_like(log_sum_B), mean[0, 0])
+
+    return reduce(Sums.join, map(piece, range(0, rows.shape[0], KEYS_AT_ONCE)))
 
 
 def similarity_sums(batch: Batch, rows: Tensor, target_temperature: float) -> Sums:
@@ -87,8 +88,7 @@ def similarity_sums(batch: Batch, rows: Tensor, target_temperature: float) -> Su
     groups = []
     for mine, span in _groups(labels_B, labels_K, key_BD.shape[1]):
         key_RD, labels_R1 = key_BD[mine], labels_B[mine].unsqueeze(1)
-        lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
-        pieces = [] if span.start < span.stop else [Sums.of_nothing(lowest_R, key_RD)]
+        found = None
         step = min(max(TILE // key_RD.shape[0], 256), PIECE)
         for start in range(span.start, span.stop, step):
             piece = slice(start, min(start + step, span.stop))
@@ -100,8 +100,12 @@ def similarity_sums(batch: Batch, rows: Tensor, target_temperature: float) -> Su
                 x_RC = key_RD @ memory_CD.mT
             if labels_R1[0] != labels_R1[-1]:
                 x_RC.masked_fill_(labels_R1 != labels_K[piece], -math.inf)
-            pieces.append(Sums.of(x_RC, memory_CD))
-        groups.append(reduce(Sums.join, pieces))
+            sums = Sums.of(x_RC, memory_CD)
+            found = sums if found is None else found.join(sums)
+        if found is None:
+            lowest_R = key_RD.new_full((key_RD.shape[0],), torch.finfo(key_RD.dtype).min)
+            found = Sums.of_nothing(lowest_R, key_RD)
+        groups.append(found)
     joined = (torch.cat(parts) for parts in zip(*groups, strict=True))
     return Sums(*(torch.empty_like(part).index_copy_(0, order_B, part) for part in joined))
 

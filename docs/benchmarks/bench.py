@@ -4,8 +4,8 @@
     python docs/benchmarks/bench.py --sizes 256,65536,128 1024,65536,128 --rounds 21
     python docs/benchmarks/bench.py --cases 1-class zipf-classes --only streamed published
 
-Each contender takes one step on the same tensors in turn, round after round, so that a machine whose speed drifts
-drifts for all. Times are medians, in multiples of the two bare products `(q @ M.T) @ M`; those of `enqueue` in
+Each contender takes two steps on the same tensors in turn, of which the second is timed, round after round, so that a
+machine whose speed drifts drifts for all. Times are medians, in multiples of the two bare products `(q @ M.T) @ M`; those of `enqueue` in
 multiples of one `copy_` of the batch. Memory is the most that a step takes beyond its inputs, in multiples of one B x K
 matrix of float32. Contenders that compute the same loss must show the same loss. What is left out is printed and stored
 with the reason.
@@ -125,6 +125,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     times: dict[Which, list[float]] = {which: [] for which in steps}
     for _ in range(options.rounds):
         for which, step in steps.items():
+            step()  # so that none pays for what another left in the caches
             times[which].append(seconds(step))
     median = {which: statistics.median(each) for which, each in times.items()}
 

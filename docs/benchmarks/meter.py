@@ -47,7 +47,8 @@ def extra_bytes(step: Callable[[], object]) -> int:
     before = resident("VmRSS")
     step()
     peak = resident("VmHWM")
-    libc.mallopt(-3, 1 << 25)
+    libc.mallopt(-3, 1 << 25)  # and back to where malloc's own adjustment ends: large blocks are kept and used again
+    libc.mallopt(-1, 1 << 26)  # M_TRIM_THRESHOLD
     return max(peak - before, 0)
 
 

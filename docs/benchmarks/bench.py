@@ -5,10 +5,10 @@
     python docs/benchmarks/bench.py --cases 1-class zipf-classes --only streamed published
 
 Each contender takes two steps on the same tensors in turn, of which the second is timed, round after round, so that a
-machine whose speed drifts drifts for all. Times are medians, in multiples of the two bare products `(q @ M.T) @ M`; those of `enqueue` in
-multiples of one `copy_` of the batch. Memory is the most that a step takes beyond its inputs, in multiples of one B x K
-matrix of float32. Contenders that compute the same loss must show the same loss. What is left out is printed and stored
-with the reason.
+machine whose speed drifts drifts for all. Times are medians, in multiples of the two bare products `(q @ M.T) @ M`;
+those of `enqueue` in multiples of one `copy_` of the batch. Memory is the most that a step takes beyond its inputs, in
+multiples of one B x K matrix of float32. Contenders that compute the same loss must show the same loss. What is left
+out is printed and stored with the reason.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from budgets import budget, gradients, holds_the_error_budget
+from budgets import budget, error, gradients, holds_the_error_budget
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import maskcon_rows
@@ -341,6 +341,18 @@ def test_a_small_loss_keeps_its_digits_in_float32() -> None:
     stays = functional.selfcon(eye, eye, torch.arange(3), None, None, temperature=0.05)
     assert float(stays) == pytest.approx(math.log1p(2 * math.exp(-20.0)), rel=1e-6)
     assert torch.isfinite(found)
+
+
+@pytest.mark.parametrize("impl", ["streamed", "triton"])
+def test_the_gradient_of_an_own_key_with_little_mass_keeps_its_digits(impl: str) -> None:
+    """p_i0 - t_i0 is far below 1 there, and must not come from a difference of numbers near 1."""
+    if impl == "triton":
+        pytest.importorskip("triton")
+    p = problem(3, 2000 if impl == "streamed" else 300, 2, target_temperature=math.inf)
+    truth = gradients((exact := p.tracked()).loss("dense"), exact)[1]
+    device = "cuda" if impl == "triton" and torch.cuda.is_available() else "cpu"
+    found = gradients((ours := p.on(device).to(torch.float32).tracked()).loss(impl), ours)[1].cpu()
+    assert error(found, truth) <= 64 * torch.finfo(torch.float32).eps * float(truth.abs().max())
 
 
 @each_impl

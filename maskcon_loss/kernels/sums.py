@@ -65,7 +65,8 @@ def finish(
         + t_own_B * (logits.top_B - own_B)
         + (t_memory_B * logits.top_B - (query_BD * t_pulled_BD).sum(1) / temperature)
     )
-    by_own_B = t_memory_B - logits.total_B / total_B  # p_i0 - t_i0, as both rows sum to 1
+    # p_i0 - t_i0; where the own key dominates as the rest less the rest, as both rows sum to 1: no digits cancel
+    by_own_B = torch.where(e_own_B < logits.total_B, e_own_B / total_B - t_own_B, t_memory_B - logits.total_B / total_B)
     by_query_BD = by_own_B.unsqueeze(1) * key_BD + (logits.pulled_BD / total_B.unsqueeze(1) - t_pulled_BD)
     statistics_B4 = torch.stack([logits.top_B, total_B, similar.top_B, share_B], dim=1)
     return loss_B, (by_query_BD / temperature).contiguous(), by_own_B, statistics_B4

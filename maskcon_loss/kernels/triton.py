@@ -138,7 +138,7 @@ def finish_kernel(
         + t_own * ((top - own) * _LN_2)
         + (t_memory * (top * _LN_2) - tl.sum(query_D * t_pulled_D, 0) / temperature)
     )
-    own_gradient = t_memory - others / total
+    own_gradient = tl.where(e_own < others, e_own / total - t_own, t_memory - others / total)
     tl.store(losses + row, loss)
     tl.store(by_own + row, own_gradient)
     tl.store(statistics + 4 * row, top * _LN_2)

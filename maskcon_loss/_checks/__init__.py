@@ -6,11 +6,13 @@ recall, whose result is waited for anyway). A check raises before anything has c
 
 from maskcon_loss._checks.implementation import implementation, triton_lacks
 from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of
-from maskcon_loss._checks.queue import enqueue, queue_settings, state
+from maskcon_loss._checks.queue import enqueue, queue_settings, shard_entry, state
+from maskcon_loss._checks.ranks import agreement, lost, member, refused, same_shard
 from maskcon_loss._checks.recall import array, depths, recall
 from maskcon_loss._checks.settings import flag, positive_integer, settings
 
 __all__ = [
+    "agreement",
     "array",
     "batch",
     "class_logits",
@@ -18,13 +20,18 @@ __all__ = [
     "enqueue",
     "flag",
     "implementation",
+    "lost",
     "mean_of_nothing",
+    "member",
     "memory",
     "memory_of",
     "positive_integer",
     "queue_settings",
     "recall",
+    "refused",
+    "same_shard",
     "settings",
+    "shard_entry",
     "state",
     "triton_lacks",
 ]

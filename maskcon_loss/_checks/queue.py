@@ -5,15 +5,28 @@ from typing import Any
 
 from torch import Tensor
 
-from maskcon_loss._checks.settings import flag, positive_integer
+from maskcon_loss._checks.settings import described, flag, positive_integer
 from maskcon_loss._checks.tensors import FLOATS, integers, shape, tensor, vectors
 
 
-def queue_settings(size: Any, dim: Any, normalize: Any, dtype: Any, gather_distributed: Any) -> None:
+def queue_settings(
+    size: Any, dim: Any, normalize: Any, dtype: Any, gather_distributed: Any, sharded: Any = False
+) -> None:
     positive_integer("size", size, "the number of keys the queue holds")
     positive_integer("dim", dim, "the number of features of a key")
     flag("normalize", normalize)
     flag("gather_distributed", gather_distributed)
+    if not isinstance(sharded, bool):
+        raise TypeError(
+            f"`sharded` is {described(sharded)}; it must be True or False. The default is `sharded=False`; if it was "
+            "computed, type `sharded=bool(value)`."
+        )
+    if sharded and not gather_distributed:
+        raise ValueError(
+            "`sharded` is True but `gather_distributed` is False; a memory that is spread over the ranks needs the "
+            "keys of all of them. For a queue of its own on each rank type `MemoryQueue(size, dim, "
+            "gather_distributed=False)`, else leave `gather_distributed` out."
+        )
     if dtype not in FLOATS:
         raise TypeError(
             f"`dtype` is {dtype!r}; keys are stored as torch.float16, torch.bfloat16, torch.float32 or torch.float64. "
@@ -70,3 +83,22 @@ def state(prefix: str, saved: Mapping[str, Any], expected: Mapping[str, Tensor])
                 f"`{entry}` is on meta, where tensors have no values, but this queue is on {buffer.device}; values are "
                 "needed. Read the checkpoint with `torch.load(path, map_location='cpu')`."
             )
+
+
+def shard_entry(prefix: str, saved: Mapping[str, Any], shard: list[int] | None) -> bool:
+    """Whether a state is that of a whole queue, to be cut for a shard [rank, ranks, size]; else it is its own."""
+    entry = saved.get(prefix + "shard")
+    if entry is None:
+        return shard is not None
+    came = [int(number) for number in entry]
+    if came != shard:
+        if shard is None:
+            here = "this queue is not sharded"
+        else:
+            here = f"this queue is the shard of rank {shard[0]} of {shard[1]}, of {shard[2]} keys"
+        raise ValueError(
+            f'`state_dict["{prefix}shard"]` says that this is the shard of rank {came[0]} of {came[1]}, of a queue of '
+            f"{came[2]} keys, but {here}; a shard fits its own rank alone. Load the file of this rank; for another "
+            "number of ranks save `queue.full_state_dict()`, called on all ranks, which any number of ranks can load."
+        )
+    return False

@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor, nn
 
-from maskcon_loss import _checks, functional
+from maskcon_loss import _checks, functional, sharded
 from maskcon_loss.losses import MaskConLoss
 
 
@@ -168,6 +168,12 @@ class CoInsLoss(nn.Module):
         sample_ids: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch against a queue; see the class."""
+        if sharded.is_shard(queue):
+            return sharded.coins(
+                query, key, coarse_labels, queue,
+                logits=logits, weight=self.weight, temperature=self.temperature, reduction=self.reduction,
+                normalize=self.normalize, impl=self.impl, sample_ids=sample_ids,
+            )  # fmt: skip
         keys, labels, ids = _checks.memory_of(queue)
         return functional.coins(
             query, key, coarse_labels, keys, labels,

@@ -11,6 +11,7 @@ Shapes: B rows on this rank, W ranks.
 
 import contextlib
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -24,11 +25,10 @@ from maskcon_loss import _checks
 
 HEADER = 16  # int64 numbers
 _ROWS, _BYTES, _REFUSED, _CALL, _COMMON = 0, 1, 2, 3, 4  # places in the header; the last is the first of many
-_ANSWER_SECONDS = 3  # after a broken exchange: how long to wait for a sign of life from the others
+_ANSWER_SECONDS = 5  # after a broken exchange: how long to wait for a sign of life from the others
 
 CALLS = ("MemoryQueue.enqueue", "a loss over a sharded queue", "MemoryQueue.full_state_dict", "recall_at_k")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_SHOW: dict[str, Callable[[int], Any]] = {"dtype": DTYPES.__getitem__, "sharded": bool, "call": CALLS.__getitem__}
 
 _room: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()  # of each group and call: bytes for rows
 
@@ -44,12 +44,9 @@ def name_of(group: Any) -> str:
 def resolve(name: str) -> Any:
     if not name:
         return dist.group.WORLD
-    from torch.distributed.distributed_c10d import _resolve_process_group
-
-    return _resolve_process_group(name)  # pyright: ignore[reportArgumentType]
+    return dist.distributed_c10d._resolve_process_group(name)  # pyright: ignore
 
 
-@torch.compiler.assume_constant_result
 def place(name: str = "") -> tuple[int, int]:
     """(rank, number of ranks) within a group; (0, 1) without one."""
     if not (dist.is_available() and dist.is_initialized()):
@@ -78,7 +75,7 @@ def gather(
     headers, gathered = _exchange(call, header, packed, name)
     ranks = dist.get_process_group_ranks(resolve(name))
     if any(each[_REFUSED] for each in headers):
-        raise _checks.refused(call, [rank for rank, each in zip(ranks, headers, strict=True) if each[_REFUSED]])
+        _checks.refused(call, [rank for rank, each in zip(ranks, headers, strict=True) if each[_REFUSED]])
     places = {"call": _CALL} | {key: index for index, key in enumerate(common, start=_COMMON)}
     shown = {key: [_SHOW.get(key, int)(each[index]) for each in headers] for key, index in places.items()}
     _checks.agreement(call, shown, ranks)
@@ -132,6 +129,42 @@ def refuse(call: str, name: str, device: torch.device) -> None:
         _exchange(call, torch.tensor(numbers, device=device), torch.empty(0, dtype=torch.uint8, device=device), name)
 
 
+def reduce_scatter(call: str, summands: Tensor, counts: Sequence[int], name: str) -> Tensor:
+    """The sum over the ranks of the rows of this rank, (B, ...), of rows in the order of the ranks."""
+    rank, world = place(name)
+    most = max(counts)
+    if min(counts) < most:  # all ranks must get equally many
+        padded = summands.new_zeros(world, most, *summands.shape[1:])
+        for part, rows in zip(padded, summands.split(list(counts)), strict=True):
+            part[: rows.shape[0]] = rows
+        summands = padded.flatten(0, 1)
+    mine = summands.new_empty(most, *summands.shape[1:])
+    with answered(call, name):
+        dist.reduce_scatter_tensor(mine, summands.contiguous(), group=resolve(name))
+    return mine[: counts[rank]]
+
+
+def bits(number: float) -> int:
+    """A number as `gather` compares it."""
+    return struct.unpack("q", struct.pack("d", number))[0]
+
+
+def number(bits: int) -> float:
+    return struct.unpack("d", struct.pack("q", bits))[0]
+
+
+#: How `gather` shows what is no plain number.
+_SHOW: dict[str, Callable[[int], Any]] = {
+    "dtype": DTYPES.__getitem__,
+    "normalize": bool,
+    "sharded": bool,
+    "call": CALLS.__getitem__,
+    "weight": number,
+    "temperature": number,
+    "target_temperature": number,
+}
+
+
 class answered:
     """A region in which a broken exchange becomes a sentence that names the ranks that gave no sign of life since."""
 
@@ -145,7 +178,7 @@ class answered:
         if isinstance(error, RuntimeError):
             ranks = dist.get_process_group_ranks(resolve(self.name))
             mine = dist.get_rank()
-            raise _checks.lost(self.call, mine, len(ranks), _silent(ranks, mine)) from error
+            _checks.lost(self.call, mine, len(ranks), _silent(ranks, mine))
 
 
 def _silent(ranks: list[int], mine: int) -> list[int]:

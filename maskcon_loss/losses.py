@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from maskcon_loss import _checks, functional
+from maskcon_loss import _checks, functional, sharded
 
 
 class MaskConLoss(nn.Module):
@@ -86,6 +86,12 @@ class MaskConLoss(nn.Module):
         sample_ids: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch against a queue; see the class."""
+        if sharded.is_shard(queue):
+            return sharded.maskcon(
+                query, key, coarse_labels, queue,
+                weight=self.weight, temperature=self.temperature, target_temperature=self.target_temperature,
+                reduction=self.reduction, normalize=self.normalize, impl=self.impl, sample_ids=sample_ids,
+            )  # fmt: skip
         keys, labels, ids = _checks.memory_of(queue)
         return functional.maskcon(
             query, key, coarse_labels, keys, labels,

@@ -144,21 +144,21 @@ class MemoryQueue(nn.Module):
             _checks.flag("normalize", self.normalize)
             _checks.enqueue(self.keys, keys, coarse_labels, sample_ids)
             if self.sharded:
-                _checks.same_shard(*self.shard, distributed.place(self.group_name))
+                _checks.same_shard(self.shard, distributed.place(self.group_name))
         except (TypeError, ValueError):
             if self.gather_distributed:
                 distributed.refuse("MemoryQueue.enqueue", self.group_name, self.keys.device)
             raise
 
-    def _arrivals(self, *columns: Tensor) -> tuple[list[Tensor], Tensor, int | Tensor]:
+    def _arrivals(self, keys: Tensor, labels: Tensor, ids: Tensor) -> tuple[list[Tensor], Tensor, int | Tensor]:
         """The rows of all ranks that stay here, the rows of the buffers where they go, and how many rows came."""
         if not self.gather_distributed or distributed.place(self.group_name)[1] == 1:
-            return *ring.arrivals(columns, self.position, self.size), columns[0].shape[0]
+            return *ring.arrivals((keys, labels, ids), self.position, self.size), keys.shape[0]
         settings = (self.position, self.size, self.normalize, self.sharded, self.group_name)
         if torch.compiler.is_compiling():
-            *columns, places, rows = torch.ops.maskcon_loss.arrivals(*columns, *settings)
-            return list(columns), places, rows
-        return _arrivals(*columns, *settings)
+            *own, places, rows = torch.ops.maskcon_loss.arrivals(keys, labels, ids, *settings)
+            return own, places, rows
+        return _arrivals(keys, labels, ids, *settings)
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -1,6 +1,6 @@
 """Real processes (gloo): what every rank holds after it has enqueued its own rows, and what happens when one fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,11 @@ from maskcon_loss import MemoryQueue
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two_ranks", "three_ranks"])
-def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """The ranks go through all checks in one life, as starting them is what takes time."""
     folder = tmp_path_factory.mktemp("ranks")
     launch(run_checks, request.param, str(folder), CHECKS)
-    yield request.param, folder
+    return request.param, folder
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -42,7 +42,7 @@ def test_a_rank_that_dies_or_stalls_is_named_within_the_time_limit(how: str, tmp
     launch(die, 3, str(tmp_path), how, limit=20)
     for rank in range(2):
         seconds, sentence = (tmp_path / f"{rank}.told").read_text().split("\n", 1)
-        assert float(seconds) < 4 + 3 * 3
+        assert float(seconds) < 4 + 3 * 5
         assert sentence.startswith(
             f"`MemoryQueue.enqueue` on rank {rank} of 3 could not finish: rank 2 did not answer."
         )

@@ -15,12 +15,13 @@ ROOT = Path(maskcon_loss.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {
-    "maskcon_loss": 8,
-    "maskcon_loss.baselines": 7,
-    "maskcon_loss.losses": 6,
-    "maskcon_loss.targets": 6,
-    "maskcon_loss.queue": 6,
-    "maskcon_loss.metrics": 6,
+    "maskcon_loss": 9,
+    "maskcon_loss.baselines": 8,
+    "maskcon_loss.losses": 7,
+    "maskcon_loss.targets": 7,
+    "maskcon_loss.queue": 7,
+    "maskcon_loss.metrics": 7,
+    "maskcon_loss.sharded": 6,
     "maskcon_loss.functional": 5,
     "maskcon_loss.ops": 4,
     "maskcon_loss.distributed": 4,
@@ -31,6 +32,7 @@ FLOORS = {
     "maskcon_loss.kernels.sums": 1,
     "maskcon_loss.kernels": 2,
     "maskcon_loss._batch": 1,
+    "maskcon_loss._ring": 0,
     "maskcon_loss._precision": 0,
 }
 

@@ -7,7 +7,16 @@ recall, whose result is waited for anyway). A check raises before anything has c
 from maskcon_loss._checks.implementation import implementation, triton_lacks
 from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of
 from maskcon_loss._checks.queue import enqueue, queue_settings, shard_entry, state
-from maskcon_loss._checks.ranks import agreement, lost, member, refused, same_shard
+from maskcon_loss._checks.ranks import (
+    agreement,
+    lost,
+    member,
+    one_derivative,
+    refused,
+    same_shard,
+    shard_impl,
+    whole_memory,
+)
 from maskcon_loss._checks.recall import array, depths, recall
 from maskcon_loss._checks.settings import flag, positive_integer, settings
 
@@ -25,6 +34,7 @@ __all__ = [
     "member",
     "memory",
     "memory_of",
+    "one_derivative",
     "positive_integer",
     "queue_settings",
     "recall",
@@ -32,6 +42,8 @@ __all__ = [
     "same_shard",
     "settings",
     "shard_entry",
+    "shard_impl",
     "state",
     "triton_lacks",
+    "whole_memory",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskcon_loss._checks.ranks import whole_memory
 from maskcon_loss._checks.settings import kind
 from maskcon_loss._checks.tensors import FLOATS, integers, same_device, shape, tensor, vectors
 
@@ -130,4 +131,5 @@ def memory_of(queue: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
                 "`types.SimpleNamespace(keys=memory_keys, labels=memory_labels)`."
             )
         tensor(f"queue.{name}", value)
+    whole_memory(queue)
     return keys, labels, ids

@@ -36,18 +36,18 @@ def agreement(call: str, values: Mapping[str, Sequence[Any]], ranks: Sequence[in
         )
 
 
-def refused(call: str, ranks: Sequence[int]) -> RuntimeError:
+def refused(call: str, ranks: Sequence[int]) -> None:
     """The complaint of the ranks that were in order, about those that were not."""
-    return RuntimeError(
+    raise RuntimeError(
         f"`{call}` was refused on {listed(ranks)}, so no rank went on and nothing was changed; all ranks must bring "
         f"correct input. What is wrong stands in the message of {listed(ranks)}: look for it in the logs."
     )
 
 
-def lost(call: str, rank: int, world: int, silent: Sequence[int]) -> RuntimeError:
+def lost(call: str, rank: int, world: int, silent: Sequence[int]) -> None:
     """The complaint of a rank whose exchange with the others broke."""
     who = f"{listed(silent)} did not answer" if silent else "the connection between the ranks broke"
-    return RuntimeError(
+    raise RuntimeError(
         f"`{call}` on rank {rank} of {world} could not finish: {who}. All ranks must take part in every step; a rank "
         "that died, was killed or stopped earlier is the usual cause. Look for its message in the logs, then start all "
         "ranks again from the last checkpoint."
@@ -65,11 +65,36 @@ def member(group: Any) -> None:
         )
 
 
-def same_shard(rank: int, world: int, now: tuple[int, int]) -> None:
+def same_shard(shard: tuple[int, int], now: tuple[int, int]) -> None:
     """The process group is the one that the shard was cut for."""
-    if now != (rank, world):
-        raise RuntimeError(
-            f"This queue holds the rows of rank {rank} of {world}, but this process is rank {now[0]} of {now[1]} now; "
-            "a shard is cut when the queue is built. Start the ranks first: `torch.distributed.init_process_group()`, "
+    if now != shard:
+        raise ValueError(
+            f"This queue holds the rows of rank {shard[0]} of {shard[1]}, but this process is rank {now[0]} of {now[1]} "
+            "now; a shard is cut when the queue is built. Start the ranks first: `torch.distributed.init_process_group()`, "
             "then `MemoryQueue(size, dim, sharded=True)`."
         )
+
+
+def shard_impl(impl: str) -> None:
+    if impl not in ("auto", "streamed"):
+        raise ValueError(
+            f'`impl` is "{impl}" but the queue is sharded; no rank has the whole memory, so the sums are joined across '
+            'the ranks, which `impl="auto"` and `impl="streamed"` do. Type one of these, or `sharded=False`.'
+        )
+
+
+def whole_memory(queue: Any) -> None:
+    """A queue of which no rows are on other ranks."""
+    if getattr(queue, "sharded", False) is True and queue.shard.world > 1:
+        raise ValueError(
+            f"`queue` is sharded: rank {queue.shard.rank} of {queue.shard.world} holds a part of the {queue.size} "
+            "keys, and only the loss modules join the parts. If the whole memory is to be looked at, load it into a queue "
+            "that is not sharded, on all ranks: `whole.load_state_dict(queue.full_state_dict())`."
+        )
+
+
+def one_derivative() -> None:
+    raise RuntimeError(
+        "A second derivative was asked for (`create_graph=True`) of a loss over a sharded queue, which makes the first "
+        "in the forward pass and has no other. Type `sharded=False` for the queue and `impl='dense'` for the loss."
+    )

@@ -30,6 +30,10 @@ _ANSWER_SECONDS = 5  # after a broken exchange: how long to wait for a sign of l
 CALLS = ("MemoryQueue.enqueue", "a loss over a sharded queue", "MemoryQueue.full_state_dict", "recall_at_k")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+# New names in torch 2.13, which warns of the old ones.
+_all_gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+
 _room: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()  # of each group and call: bytes for rows
 
 
@@ -116,7 +120,7 @@ def all_gather(call: str, message: Tensor, name: str) -> Tensor:
     _, world = place(name)
     gathered = message.new_empty(world, *message.shape)
     with answered(call, name):
-        dist.all_gather_into_tensor(gathered.flatten(), message.contiguous(), group=resolve(name))
+        _all_gather(gathered.flatten(), message.contiguous(), group=resolve(name))
     return gathered
 
 
@@ -140,7 +144,7 @@ def reduce_scatter(call: str, summands: Tensor, counts: Sequence[int], name: str
         summands = padded.flatten(0, 1)
     mine = summands.new_empty(most, *summands.shape[1:])
     with answered(call, name):
-        dist.reduce_scatter_tensor(mine, summands.contiguous(), group=resolve(name))
+        _reduce_scatter(mine, summands.contiguous(), group=resolve(name))
     return mine[: counts[rank]]
 
 

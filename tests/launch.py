@@ -35,10 +35,10 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
             yield from tensors_in(each)
 
 
-def join(rank: int, world: int, folder: str, seconds: int = 30) -> None:
+def join(rank: int, world: int, folder: str, seconds: int = 30, name: str = "meeting") -> None:
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/meeting",
+        init_method=f"file://{folder}/{name}.meeting",
         rank=rank,
         world_size=world,
         timeout=datetime.timedelta(seconds=seconds),

@@ -24,12 +24,10 @@ def agreement(call: str, values: Mapping[str, Sequence[Any]], ranks: Sequence[in
     if differences:
         if "call" in values and len(set(values["call"])) > 1:
             cause = "If one rank skips a step, let all of them skip it: the same calls in the same order on every rank."
-        elif set(values.get("position", ())) and all(
-            len(set(values[name])) == 1 for name in values.keys() - {"position"}
-        ):
+        elif all(len(set(each)) == 1 for name, each in values.items() if name != "position"):
             cause = "If only some ranks resumed, load the checkpoint on all of them: `queue.load_state_dict(state)`."
         else:
-            cause = "Build the queue alike on every rank: `MemoryQueue(size, dim, dtype=dtype)`."
+            cause = "Build queue and loss alike on every rank: `MemoryQueue(size, dim)`, `MaskConLoss(weight)`."
         raise ValueError(
             f"`{call}` was called by {len(ranks)} ranks that do not agree: {'; '.join(differences)}. It must be the "
             f"same on all of them, and nothing was changed. {cause}"
@@ -69,9 +67,9 @@ def same_shard(shard: tuple[int, int], now: tuple[int, int]) -> None:
     """The process group is the one that the shard was cut for."""
     if now != shard:
         raise ValueError(
-            f"This queue holds the rows of rank {shard[0]} of {shard[1]}, but this process is rank {now[0]} of {now[1]} "
-            "now; a shard is cut when the queue is built. Start the ranks first: `torch.distributed.init_process_group()`, "
-            "then `MemoryQueue(size, dim, sharded=True)`."
+            f"This queue holds the rows of rank {shard[0]} of {shard[1]}, but this process is rank {now[0]} of "
+            f"{now[1]} now; a shard is cut when the queue is built. Start the ranks first: "
+            "`torch.distributed.init_process_group()`, then `MemoryQueue(size, dim, sharded=True)`."
         )
 
 
@@ -88,8 +86,8 @@ def whole_memory(queue: Any) -> None:
     if getattr(queue, "sharded", False) is True and queue.shard.world > 1:
         raise ValueError(
             f"`queue` is sharded: rank {queue.shard.rank} of {queue.shard.world} holds a part of the {queue.size} "
-            "keys, and only the loss modules join the parts. If the whole memory is to be looked at, load it into a queue "
-            "that is not sharded, on all ranks: `whole.load_state_dict(queue.full_state_dict())`."
+            "keys, and only the loss modules join the parts. If the whole memory is to be looked at, load it "
+            "into a queue that is not sharded, on all ranks: `whole.load_state_dict(queue.full_state_dict())`."
         )
 
 

@@ -25,14 +25,14 @@ from maskcon_loss import _checks
 
 HEADER = 16  # int64 numbers
 _ROWS, _BYTES, _REFUSED, _CALL, _COMMON = 0, 1, 2, 3, 4  # places in the header; the last is the first of many
-_ANSWER_SECONDS = 5  # after a broken exchange: how long to wait for a sign of life from the others
+_ANSWER_SECONDS = 3  # after a broken exchange: how long to wait for a sign of life from the others
 
 CALLS = ("MemoryQueue.enqueue", "a loss over a sharded queue", "MemoryQueue.full_state_dict", "recall_at_k")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # New names in torch 2.13, which warns of the old ones.
-_all_gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+_all_gather: Any = getattr(dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None))
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", getattr(dist, "reduce_scatter_tensor", None))
 
 _room: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()  # of each group and call: bytes for rows
 

@@ -50,24 +50,27 @@ def run_checks(rank: int, world: int, folder: str, checks: list[Callable[[int, i
     """All checks in a row; what went wrong in each is written to a file of its own."""
     join(rank, world, folder)
     for check in checks:
+        began = time.monotonic()
         try:
             check(rank, world, Path(folder))
         except Exception:
             Path(folder, f"{check.__name__}.{rank}.failed").write_text(traceback.format_exc())
         else:
-            Path(folder, f"{check.__name__}.{rank}.passed").touch()
+            Path(folder, f"{check.__name__}.{rank}.passed").write_text(f"{time.monotonic() - began:.1f} s")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def launch(function: Callable[..., None], world: int, *arguments: object, limit: float = 90) -> list[int | None]:
-    """Start the ranks, wait for all, and give their exit codes."""
+def launch(
+    function: Callable[..., None], world: int, *arguments: object, limit: float = 90, awaited: int | None = None
+) -> list[int | None]:
+    """Start the ranks, wait for all or the first of them, end the rest, and give their exit codes."""
     context = mp.get_context("spawn")
     processes = [context.Process(target=function, args=(rank, world, *arguments)) for rank in range(world)]
     for process in processes:
         process.start()
     end = time.monotonic() + limit
-    for process in processes:
+    for process in processes[:awaited]:
         process.join(max(0.0, end - time.monotonic()))
     codes = [process.exitcode for process in processes]
     for process in processes:

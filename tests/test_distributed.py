@@ -39,10 +39,10 @@ def test_without_a_process_group_nothing_is_gathered_and_a_shard_is_the_whole() 
 
 @pytest.mark.parametrize("how", ["killed", "stalled"])
 def test_a_rank_that_dies_or_stalls_is_named_within_the_time_limit(how: str, tmp_path: Path) -> None:
-    launch(die, 3, str(tmp_path), how, limit=20)
+    launch(die, 3, str(tmp_path), how, limit=30, awaited=2)
     for rank in range(2):
         seconds, sentence = (tmp_path / f"{rank}.told").read_text().split("\n", 1)
-        assert float(seconds) < 4 + 3 * 5
+        assert float(seconds) < 4 + 3 * 3 + 2
         assert sentence.startswith(
             f"`MemoryQueue.enqueue` on rank {rank} of 3 could not finish: rank 2 did not answer."
         )

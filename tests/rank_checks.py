@@ -13,7 +13,16 @@ from launch import Traffic, join
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskcon_loss import UNLABELLED, CoarseMaskSoftTargets, CoInsLoss, MaskConLoss, MemoryQueue, SelfConLoss, SupConLoss
+from maskcon_loss import (
+    UNLABELLED,
+    CoarseMaskSoftTargets,
+    CoInsLoss,
+    MaskConLoss,
+    MemoryQueue,
+    SelfConLoss,
+    SupConLoss,
+    recall_at_k,
+)
 
 SIZES = [[3, 3], [2, 5], [0, 4], [0, 0], [9, 1], [1, 0]]  # of each step, the rows of each rank; some none, one wraps
 
@@ -322,7 +331,37 @@ def a_checkpoint_of_the_whole_queue_fits_any_number_of_ranks(rank: int, world: i
     assert len(shards) == 0
 
 
+def recall_over_ranks_is_that_of_one_process(rank: int, world: int, folder: Path) -> None:
+    for sizes in ([20, 20, 20], [31, 0, 7], [0, 9, 2]):
+        sizes = sizes[:world]
+        keys, labels, _ = joined(3, sizes, 6)
+        keys[-1] = keys[0]  # a duplicate on another rank
+        own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        for normalize in (True, False):
+            for chunk_size in (4, 1000):
+                settings = {"k": (1, 2, 5), "normalize": normalize, "chunk_size": chunk_size}
+                ours = recall_at_k(keys[own], labels[own], **settings, gather_distributed=True)
+                assert ours == recall_at_k(keys, labels, **settings)
+                gallery, names, _ = joined(4, sizes[::-1], 6)
+                part = slice(sum(sizes[::-1][:rank]), sum(sizes[::-1][: rank + 1]))
+                ours = recall_at_k(
+                    keys[own],
+                    labels[own],
+                    gallery=gallery[part],
+                    gallery_labels=names[part],
+                    **settings,
+                    gather_distributed=True,
+                )
+                assert ours == recall_at_k(keys, labels, gallery=gallery, gallery_labels=names, **settings)
+    for k, one in ((12, "neighbours but each query has only"), (0, "`k` is 0")):
+        with pytest.raises(ValueError, match=one):
+            recall_at_k(keys[own], labels[own], k, gather_distributed=True)
+    with pytest.raises(ValueError if rank == 0 else RuntimeError):
+        recall_at_k(keys[own], labels[own], 0 if rank == 0 else 1, gather_distributed=True)
+
+
 CHECKS = [
+    recall_over_ranks_is_that_of_one_process,
     a_checkpoint_of_the_whole_queue_fits_any_number_of_ranks,
     every_queue_is_that_of_one_process_fed_in_rank_order,
     an_enqueue_is_one_collective_unless_a_batch_is_the_largest_so_far,

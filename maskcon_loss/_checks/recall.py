@@ -54,12 +54,20 @@ def array(name: str, value: Any) -> Tensor:
 
 
 def recall(
-    embeddings: Tensor, labels: Tensor, depths: list[int], gallery: Tensor | None, gallery_labels: Tensor | None
+    embeddings: Tensor,
+    labels: Tensor,
+    depths: list[int],
+    gallery: Tensor | None,
+    gallery_labels: Tensor | None,
+    elsewhere: tuple[int, int] = (0, 0),
 ) -> None:
-    """Queries, gallery and depths fit each other; looks at values, as the result is waited for anyway."""
+    """Queries, gallery and depths fit each other; looks at values, as the result is waited for anyway.
+
+    ``elsewhere`` are the numbers of queries and of gallery rows that other ranks bring.
+    """
     vectors("embeddings", embeddings, "torch.as_tensor(embeddings)")
     integers("labels", labels, embeddings.shape[0], "embeddings", embeddings, "torch.as_tensor(labels)")
-    if embeddings.shape[0] == 0:
+    if embeddings.shape[0] + elsewhere[0] == 0:
         raise ValueError(
             "`embeddings` has 0 rows, and the recall of no queries is undefined; at least one is needed. Look at the "
             "loop that collects them: `torch.cat(collected)`."
@@ -80,7 +88,7 @@ def recall(
         same_device("gallery", gallery, "embeddings", embeddings, "torch.as_tensor(gallery)")
         code = "torch.as_tensor(gallery_labels)"
         integers("gallery_labels", gallery_labels, gallery.shape[0], "gallery", gallery, code)
-    candidates = embeddings.shape[0] - 1 if gallery is None else gallery.shape[0]
+    candidates = embeddings.shape[0] + elsewhere[0] - 1 if gallery is None else gallery.shape[0] + elsewhere[1]
     if candidates == 0:
         what = "`embeddings` has 1 row and there is no gallery" if gallery is None else "`gallery` has 0 rows"
         raise ValueError(

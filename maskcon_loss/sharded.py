@@ -12,7 +12,6 @@ ever; DDP averages the gradients.
 Shapes: B rows in the batch of this rank, N rows in the batches of all W ranks, K rows of the memory here, D features.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -22,8 +21,7 @@ from torch import Tensor
 from maskcon_loss import _checks, distributed, functional
 from maskcon_loss._batch import NO_ID, Batch, arrange
 from maskcon_loss._precision import without_autocast
-from maskcon_loss.kernels import cpu
-from maskcon_loss.kernels.streamed import chunk_rows
+from maskcon_loss.kernels import streamed
 from maskcon_loss.kernels.sums import Sums, finish
 
 CALL = "a loss over a sharded queue"
@@ -149,7 +147,8 @@ def _contrast(
     (all_query, all_key, all_labels, all_ids), counts = distributed.gather(CALL, columns, common, name)
     everyone = Batch(all_query, all_key, all_labels, memory, memory_labels, all_ids, memory_ids, None)
     own_N = (all_query / temperature * all_key).sum(1)
-    parts = _sums(everyone, own_N, weight, temperature, target_temperature)
+    logits, similar = streamed.sums(everyone, own_N, weight, temperature, target_temperature)
+    parts = [logits, similar] if weight > 0 else [logits]
 
     tops = torch.stack([part.top_B for part in parts])
     with distributed.answered(CALL, name):
@@ -174,32 +173,6 @@ def _contrast(
 def _pairs(columns: Tensor, width: int) -> list[tuple[Tensor, Tensor]]:
     """(B, 1 + D) or (B, 2 (1 + D)) as pairs of totals (B, 1) and pulled vectors (B, D)."""
     return [(part[:, :1], part[:, 1:]) for part in columns.split(1 + width, dim=1)]
-
-
-def _sums(batch: Batch, own_N: Tensor, weight: float, temperature: float, target_temperature: float) -> list[Sums]:
-    """Of all rows over the memory of this rank: the sums of s_ij, with a top of at least s_i0, and, where the weight is
-    above 0, those of k_i . m_j / T' over the class.
-    """
-    logits = Sums.of_nothing(own_N, batch.key)
-    similar = Sums.of_nothing(torch.full_like(own_N, torch.finfo(own_N.dtype).min), batch.key)
-    rest = batch
-    if cpu.applies(batch):
-        rows, left = cpu.split(batch)
-        rest = batch.pick(left)
-        if rows.numel():
-            logits = logits.join(cpu.logit_sums(batch, rows, temperature))
-            similar = cpu.similarity_sums(batch, rows, target_temperature) if weight > 0 else similar
-    rows = chunk_rows(batch.query.shape[0], batch.query.device)
-    for start in range(0, rest.memory.shape[0], rows):
-        part = rest.chunk(start, rows)
-        seen_NC, memory_CD = part.seen(), part.memory_vectors()
-        s_NC = (batch.query / temperature @ memory_CD.mT).masked_fill_(~seen_NC, -math.inf)
-        logits = logits.join(Sums.of(s_NC, memory_CD))
-        if weight > 0:
-            scale = 0.0 if target_temperature == math.inf else 1.0 / target_temperature
-            x_NC = (batch.key * scale @ memory_CD.mT).masked_fill_(~part.same_class(seen_NC), -math.inf)
-            similar = similar.join(Sums.of(x_NC, memory_CD))
-    return [logits, similar] if weight > 0 else [logits]
 
 
 # The same as an operator, which torch.compile leaves alone.

@@ -30,8 +30,23 @@ def contrast(
         The loss (B,); its gradient by the query (B, D), or (0, D) without a gradient; its gradient by the own
         logit q_i . k_i (B,); and the statistics (B, 4) from which `memory_gradient` finds p and t again.
     """
+    own_B = (batch.query / temperature * batch.key).sum(1)
+    logits, similar = sums(batch, own_B, weight, temperature, target_temperature, with_gradient)
+    loss_B, by_query_BD, by_own_B, statistics_B4 = finish(
+        batch.query, batch.key, own_B, logits, similar, weight, temperature
+    )
+    if not with_gradient:
+        by_query_BD = by_query_BD.new_empty(0, by_query_BD.shape[1])
+    return loss_B, by_query_BD, by_own_B, statistics_B4
+
+
+def sums(
+    batch: Batch, own_B: Tensor, weight: float, temperature: float, target_temperature: float, pull: bool = True
+) -> tuple[Sums, Sums]:
+    """Of s_ij over the memory, with a top of at least the own logit s_i0, and, where the weight is above 0, of
+    k_i . m_j / T' over the class.
+    """
     query_BD, key_BD = batch.query / temperature, batch.key
-    own_B = (query_BD * key_BD).sum(1)
     logits = Sums.of_nothing(own_B, key_BD)
     similar = Sums.of_nothing(torch.full_like(own_B, torch.finfo(own_B.dtype).min), key_BD)
     rest = batch
@@ -42,16 +57,11 @@ def contrast(
             logits = logits.join(cpu.logit_sums(batch, rows, temperature))
             similar = cpu.similarity_sums(batch, rows, target_temperature) if weight > 0 else similar
     for _, memory_CD, seen_BC, same_BC in _chunks(rest):
-        logits = logits.join(Sums.of(_logits(query_BD, memory_CD, seen_BC), memory_CD, pull=with_gradient))
+        logits = logits.join(Sums.of(_logits(query_BD, memory_CD, seen_BC), memory_CD, pull=pull))
         if weight > 0:
             x_BC = _similarities(key_BD, memory_CD, same_BC, target_temperature)
             similar = similar.join(Sums.of(x_BC, memory_CD))
-    loss_B, by_query_BD, by_own_B, statistics_B4 = finish(
-        batch.query, key_BD, own_B, logits, similar, weight, temperature
-    )
-    if not with_gradient:
-        by_query_BD = by_query_BD.new_empty(0, by_query_BD.shape[1])
-    return loss_B, by_query_BD, by_own_B, statistics_B4
+    return logits, similar
 
 
 def memory_gradient(

@@ -45,9 +45,7 @@ class Training:
     def __init__(self, steps: int, device: torch.device, sharded: bool) -> None:
         torch.manual_seed(0)
         encoder = Encoder().to(device)
-        encoder.classifier.requires_grad_(
-            False
-        )  # DDP wants a gradient for every parameter, and MaskCon needs no classifier
+        encoder.classifier.requires_grad_(False)  # MaskCon needs none, and DDP wants a gradient for every parameter
         self.model = DistributedDataParallel(encoder) if dist.is_initialized() else encoder
         self.encoder = encoder
         self.momentum = AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(MOMENTUM), use_buffers=True)

@@ -63,7 +63,7 @@ def cifar100(fine: str) -> int:
 
 
 def car(name: str) -> int:
-    """The body type, 0 to 7, by the last word of the name that is one: a drophead coupe convertible is a convertible."""
+    """The body type, 0 to 7: the last word of the name that is one. A drophead coupe convertible is a convertible."""
     plain = re.sub(r"\s+(19|20)\d\d$", "", name.strip().lower().replace("_", " "))
     words = re.findall(rf"({'|'.join(BODIES)})\b", plain)
     body = NAMELESS.get(plain) or (words[-1] if words else None)

@@ -63,7 +63,7 @@ def square(rows: np.ndarray) -> Tensor:
 
 
 def pictures(root: Path, part: str, home: str) -> list[Picture]:
-    """All images below ROOT/PART, or inside zips ROOT/PART*.zip that hold a folder PART, in the order of their names."""
+    """All images below ROOT/PART, or below PART inside zips ROOT/PART*.zip, in the order of their names."""
     found = []
     folder, archives = root / part, sorted(root.glob(f"{part}*.zip"))
     if folder.is_dir():

@@ -1,5 +1,6 @@
-"""The encoder: a backbone, whose features are judged, a projector for the losses, and a classifier of coarse classes."""
+"""The encoder: a backbone, whose features are judged, a projector for the losses, a classifier of coarse classes."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def make_backbone(settings: Settings) -> tuple[nn.Module, int]:
             "torchvision:NAME."
         )
     try:
-        models: Any = __import__("timm") if library == "timm" else __import__("torchvision.models").models
+        models: Any = import_module("timm" if library == "timm" else "torchvision.models")
     except ImportError as error:
         raise ValueError(f"backbone {settings.backbone!r} needs {library}: pip install {library}") from error
     if library == "timm":

@@ -91,7 +91,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(9, 0.6 + 2.8 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
         rows = by_row([result for result in results if result["settings"]["dataset"] == name])
-        for place, (label, some) in enumerate(rows.items()):
+        for place, some in enumerate(rows.values()):
             axes.plot([result["recall"]["1"] for result in some], [place] * len(some), "o", color="tab:blue")
             paper = PAPER.get((name, some[0]["settings"]["method"]), {}).get("1")
             if paper is not None:

@@ -142,7 +142,7 @@ def judge(model: nn.Module, data: Data, settings: Settings, machine: Machine) ->
 def train(
     settings: Settings, machine: Machine, data: Data, test: Data, out: Path, *, stop_after: int = 0, name: str = ""
 ) -> dict[str, Any] | None:
-    """A run from its start, or from its checkpoint, to its result; None if it stopped before, after `stop_after` epochs.
+    """A run from its start, or from its checkpoint, to its result; None if it stopped before, by `stop_after`.
 
     Writes OUT/NAME/: settings.json, log.csv, checkpoint.pt and, in the end, result.json.
     """
@@ -195,7 +195,7 @@ def train(
     result = {
         "settings": asdict(settings),
         "recall": judge(run.model, test, settings, machine),
-        "judged": f"{settings.hold_out} held-out training images" if settings.hold_out else f"{len(test.fine)} test images",
+        "judged": f"{len(test.fine)} {'held-out training' if settings.hold_out else 'test'} images",
         "start": run.start,
         "train_images": len(data.fine),
         "minutes": round(run.seconds / 60, 3),
@@ -235,7 +235,7 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writerows(rows)
 
 
-def tensorboard(folder: Path):  # noqa: ANN201
+def tensorboard(folder: Path) -> Any:
     """TensorBoard's writer where it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,6 +70,11 @@ class Machine:
         if self.device.startswith("cuda"):
             return f"{torch.cuda.get_device_name()}, {self.amp}"
         return f"{processor()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+
+
+def laid_out(images: Tensor, machine: Machine) -> Tensor:
+    """Images in the memory layout of the encoder."""
+    return images.contiguous(memory_format=torch.channels_last) if machine.channels_last else images
 
 
 def processor() -> str:

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,67 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from examples.reproduce.augment import augmentations, plain
+from examples.reproduce.augment import augmentations
 from examples.reproduce.data import Data
-from examples.reproduce.machine import Machine
+from examples.reproduce.evaluate import judge
+from examples.reproduce.machine import Machine, laid_out
 from examples.reproduce.methods import Views, criterion, loss_of, told
-from examples.reproduce.model import Encoder, load_backbone
+from examples.reproduce.run import Run
 from examples.reproduce.settings import Settings, differences, warm_start
-from maskcon_loss import MemoryQueue, recall_at_k
-
-DEPTHS = (1, 2, 5, 10)
-
-
-class Run:
-    """All that changes while a run goes on; `state` and `restore` are its checkpoint."""
-
-    def __init__(self, settings: Settings, machine: Machine, train: Data) -> None:
-        if len(train.fine) < settings.batch:
-            raise ValueError(
-                f"there are {len(train.fine)} training images, fewer than the batch of {settings.batch}; "
-                "give a smaller --batch or more images."
-            )
-        self.settings, self.machine = settings, machine
-        torch.manual_seed(settings.seed)
-        layout = torch.channels_last if machine.channels_last else torch.contiguous_format
-        self.model = Encoder(settings, int(train.coarse.max()) + 1)
-        self.start = "from scratch"
-        if settings.weights:
-            self.start = load_backbone(self.model, Path(settings.weights))
-        self.model = self.model.to(machine.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
-        self.prepare()
-
-    def prepare(self) -> None:
-        """All that follows from the encoder's first weights."""
-        settings, device = self.settings, self.machine.device
-        momentum = get_ema_multi_avg_fn(settings.momentum)
-        # Both encoders normalise each batch by itself (train mode); `use_buffers` keeps the averages in step too.
-        self.momentum = AveragedModel(self.model, multi_avg_fn=momentum, use_buffers=True)
-        self.queue = MemoryQueue(settings.queue, settings.dim, device=device)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), settings.lr, momentum=0.9, weight_decay=settings.weight_decay
-        )
-        self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=self.machine.amp == "fp16")
-        self.epoch, self.seconds = 0, 0.0
-        self.history: list[dict[str, float]] = []
-
-    def parts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("model", "momentum", "queue", "optimizer", "scaler")}
-
-    def state(self) -> dict[str, Any]:
-        counters = {"epoch": self.epoch, "seconds": self.seconds, "history": self.history, "start": self.start}
-        return counters | {name: part.state_dict() for name, part in self.parts().items()}
-
-    def restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.machine.device, weights_only=True)
-        for name, part in self.parts().items():
-            part.load_state_dict(state.pop(name))
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 def rate(settings: Settings, epoch: float) -> float:
@@ -116,27 +63,6 @@ def train_epoch(run: Run, data: Data, forward: Callable, forward_key: Callable) 
             run.momentum.update_parameters(run.model)
         total += loss.detach()
     return float(total) / steps
-
-
-def laid_out(images: Tensor, machine: Machine) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last) if machine.channels_last else images
-
-
-@torch.no_grad()
-def features(model: nn.Module, data: Data, settings: Settings, machine: Machine) -> Tensor:
-    """Backbone features (N, F) of the images as they are, in eval mode: what the paper judges."""
-    model.eval()
-    view = plain(settings)
-    with machine.autocast():
-        found = [model(laid_out(view(some.to(machine.device)), machine))[0].float() for some in data.images.split(500)]
-    model.train()
-    return torch.cat(found)
-
-
-def judge(model: nn.Module, data: Data, settings: Settings, machine: Machine) -> dict[int, float]:
-    """Recall@K in percent, of the images against each other, by the fine class."""
-    shares = recall_at_k(features(model, data, settings, machine), data.fine.to(machine.device), DEPTHS)
-    return {depth: round(100 * share, 3) for depth, share in shares.items()}
 
 
 def train(
@@ -186,7 +112,7 @@ def train(
             row = {"epoch": run.epoch, "loss": loss, "images_per_s": round(images / seconds, 1)}
             run.history.append(row)
             write_csv(folder / "log.csv", run.history)
-            save(checkpoint, run.state())
+            run.save(checkpoint)
             for key in ("loss", "images_per_s") if board else ():
                 board.add_scalar(key, row[key], run.epoch)
             bar.set_postfix({"loss": f"{loss:.3f}", "images/s": f"{row['images_per_s']:.0f}"})
@@ -216,12 +142,6 @@ def same_settings(folder: Path, settings: Settings) -> None:
             f"{folder} holds a run with other settings ({'; '.join(differences(there, settings))}); "
             "give another --out, or delete that folder."
         )
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all: an interrupted write leaves the checkpoint before."""
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -84,6 +84,7 @@ def test_the_table_sets_runs_beside_the_paper_and_fills_no_cell_that_was_not_run
     assert rows["MaskCon, w 1, T' 0.05"][3] == "90.28"
     assert [rows["SupCon"][column] for column in (3, 5, 7, 9)] == [""] * 4
     assert "from scratch" in text
+    assert "not comparable with the paper's numbers" in text
     assert tables([]) == "No run is finished here."
 
 

@@ -34,6 +34,7 @@ class Machine:
             self.amp = "none" if self.device == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         if self.amp not in ("none", *DTYPES):
             raise ValueError(f"amp {self.amp!r} is not known; it is auto, bf16, fp16 or none.")
+        torch.backends.cudnn.benchmark = True  # all batches have one size
         if self.threads:
             torch.set_num_threads(self.threads)
 

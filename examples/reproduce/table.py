@@ -57,6 +57,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             cells += [spread([row["recall"][depth] for row in rows]), f"{paper[depth]:.2f}" if depth in paper else ""]
         minutes = statistics.mean(row["minutes"] for row in rows)
         lines.append("| " + " | ".join([*cells, f"{minutes:.1f}"]) + " |")
+    if not settings.weights:
+        lines += ["", "Not from ImageNet weights, as the paper's runs are: not comparable with the paper's numbers."]
     return "\n".join(lines)
 
 

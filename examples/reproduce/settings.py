@@ -82,8 +82,8 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 MIXTURE_WEIGHT = {"Grafit": 0.5, "CoIns": 0.5}
 
-# Seven methods within ten minutes on two idle cores. The rate was chosen on held-out training images of cifartoy-good, the
-# sizes by the clock; the settings of the losses are the defaults above.
+# Seven methods within ten minutes on two idle cores. The rate was chosen on held-out training images of cifartoy-good,
+# the sizes by the clock; the settings of the losses are the defaults above.
 CPU: dict[str, Any] = {
     "backbone": "resnet10", "width": 16, "stem": "half", "dim": 64, "queue": 4096, "train_images": 12000,
     "epochs": 4, "warm_up": 1, "warm_start": 12, "lr": 0.15,

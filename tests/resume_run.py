@@ -78,6 +78,7 @@ def load(runs: list[Run], rank: int, folder: Path) -> int:
 
 
 def train(rank: int, world: int, folder: str, log: str, die_at: int | None, resume: bool) -> None:
+    torch.set_num_threads(1)
     if world > 1:
         join(rank, world, folder, name=log)
     runs = [Run(sharded=False), Run(sharded=True)]

@@ -5,11 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import rank_checks
+import rank_checks_sharded
 import torch
 from launch import launch, run_checks
-from rank_checks import CHECKS, die
 
 from maskcon_loss import MemoryQueue
+
+CHECKS = rank_checks.CHECKS + rank_checks_sharded.CHECKS
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two_ranks", "three_ranks"])
@@ -43,7 +46,7 @@ def test_a_rank_that_dies_or_stalls_is_named_within_the_time_limit(tmp_path: Pat
     for how in hows:
         (tmp_path / how).mkdir()
     with ThreadPoolExecutor() as pool:  # side by side, as they mostly wait
-        list(pool.map(lambda how: launch(die, 3, str(tmp_path / how), how, limit=30, awaited=2), hows))
+        list(pool.map(lambda how: launch(rank_checks.die, 3, str(tmp_path / how), how, limit=30, awaited=2), hows))
     for how in hows:
         for rank in range(2):
             seconds, sentence = (tmp_path / how / f"{rank}.told").read_text().split("\n", 1)

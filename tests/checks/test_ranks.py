@@ -1,4 +1,4 @@
-"""What is said where several processes are meant, by the checks themselves; `tests/rank_checks.py` sees them raised."""
+"""What is said where several processes are meant, by the checks themselves; `tests/rank_checks*.py` see them raised."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

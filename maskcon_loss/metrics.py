@@ -69,12 +69,9 @@ def recall_at_k(
     _checks.flag("gather_distributed", gather_distributed)
     if gather_distributed and distributed.place()[1] > 1:
         return _over_ranks(embeddings, labels, k, gallery, gallery_labels, normalize, chunk_size)
-    depths = _checks.depths(k)
-    embeddings, labels = _checks.array("embeddings", embeddings), _checks.array("labels", labels)
-    gallery = None if gallery is None else _checks.array("gallery", gallery)
-    gallery_labels = None if gallery_labels is None else _checks.array("gallery_labels", gallery_labels)
-    _checks.flag("normalize", normalize)
-    _checks.positive_integer("chunk_size", chunk_size, "a number of rows")
+    depths, embeddings, labels, gallery, gallery_labels = _arguments(
+        embeddings, labels, k, gallery, gallery_labels, normalize, chunk_size
+    )
     _checks.recall(embeddings, labels, depths, gallery, gallery_labels)
     itself = gallery is None
     if gallery is None or gallery_labels is None:
@@ -90,6 +87,25 @@ def recall_at_k(
             hit = gallery_labels[nearest] == labels[queries].unsqueeze(1)
             first_hit[queries] = torch.where(hit.any(1), hit.int().argmax(1), depths[-1])
     return {depth: float((first_hit < depth).double().mean()) for depth in depths}
+
+
+def _arguments(
+    embeddings: "Rows",
+    labels: "Rows",
+    k: int | Iterable[int],
+    gallery: "Rows | None",
+    gallery_labels: "Rows | None",
+    normalize: bool,
+    chunk_size: int,
+) -> tuple[list[int], Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The depths, and all rows as tensors, each looked at alone."""
+    depths = _checks.depths(k)
+    embeddings, labels = _checks.array("embeddings", embeddings), _checks.array("labels", labels)
+    gallery = None if gallery is None else _checks.array("gallery", gallery)
+    gallery_labels = None if gallery_labels is None else _checks.array("gallery_labels", gallery_labels)
+    _checks.flag("normalize", normalize)
+    _checks.positive_integer("chunk_size", chunk_size, "a number of rows")
+    return depths, embeddings, labels, gallery, gallery_labels
 
 
 def _nearest(
@@ -141,12 +157,9 @@ def _over_ranks(
     """Each rank keeps its queries and is shown the whole gallery, a chunk at a time."""
     call, (rank, world) = "recall_at_k", distributed.place()
     try:
-        depths = _checks.depths(k)
-        embeddings, labels = _checks.array("embeddings", embeddings), _checks.array("labels", labels)
-        gallery = None if gallery is None else _checks.array("gallery", gallery)
-        gallery_labels = None if gallery_labels is None else _checks.array("gallery_labels", gallery_labels)
-        _checks.flag("normalize", normalize)
-        _checks.positive_integer("chunk_size", chunk_size, "a number of rows")
+        depths, embeddings, labels, gallery, gallery_labels = _arguments(
+            embeddings, labels, k, gallery, gallery_labels, normalize, chunk_size
+        )
         many = (max(depths[-1], embeddings.shape[0]), max(depths[-1], 0 if gallery is None else gallery.shape[0]))
         _checks.recall(embeddings, labels, depths, gallery, gallery_labels, (many[0] + 1, many[1] + 1))
     except (TypeError, ValueError):

@@ -67,7 +67,7 @@ def maskcon(
         loss_B = _Sharded.apply(
             *tensors, queue.position, queue.size, weight, temperature, target_temperature, queue.group_name
         )
-        return _reduce(loss_B, reduction)
+        return functional._reduce(loss_B, reduction)
 
 
 def coins(
@@ -98,13 +98,7 @@ def coins(
     )
     with without_autocast(query.device):
         mixed_B = weight * entropy_B + (1.0 - weight) * selfcon_B
-        return _reduce(torch.where(coarse_labels >= 0, mixed_B, selfcon_B), reduction)
-
-
-def _reduce(loss_B: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return loss_B
-    return loss_B.sum() if reduction == "sum" else loss_B.mean()
+        return functional._reduce(torch.where(coarse_labels >= 0, mixed_B, selfcon_B), reduction)
 
 
 class _Sharded(torch.autograd.Function):

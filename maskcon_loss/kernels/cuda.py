@@ -41,7 +41,6 @@ TILES = {
     "tf32x3": {64: Tile(32, 32, 32, 4, 2), 128: Tile(64, 32, 16, 8, 2), 256: Tile(32, 32, 16, 8, 2),
                512: Tile(16, 16, 32, 8, 2)},
 }  # fmt: skip
-WIDEST = 512
 SORT_FROM = 1024  # rows; from here the targets' keys are sorted, so that each row meets its own class alone
 PARTS_AT_ONCE = 16  # of a row that the last kernel holds
 

@@ -28,15 +28,13 @@ from tqdm import tqdm
 from maskcon_loss import MaskConLoss, MemoryQueue, recall_at_k
 
 
-def join() -> tuple[int, int, torch.device]:
-    """Rank, number of processes and device, as torchrun says; alone without torchrun."""
+def place() -> tuple[int, int, torch.device]:
+    """Rank, number of processes and device of this process."""
     cuda = torch.cuda.is_available()
-    if "RANK" not in os.environ:
-        return 0, 1, torch.device("cuda" if cuda else "cpu")
-    if cuda:
+    if cuda and dist.is_initialized():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
-    return dist.get_rank(), dist.get_world_size(), torch.device("cuda" if cuda else "cpu")
+    device = torch.device("cuda" if cuda else "cpu")
+    return (dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else (0, 1, device)
 
 
 class Training:
@@ -103,6 +101,34 @@ def recalls(encoder: Encoder, test: Data) -> list[float]:
     return [100 * share for share in recall_at_k(encoder.eval()(test.images)[0], test.fine, DEPTHS).values()]
 
 
+def train(epochs: int, checkpoint: Path, sharded: bool) -> None:
+    """Up to ``epochs`` in all, going on from the checkpoint where there is one."""
+    rank, world, device = place()
+    data, test = load("parity")
+    batch = math.ceil(BATCH / world)  # of each process
+    sampler = DistributedSampler(TensorDataset(data.fine), world, rank, seed=0)
+    training = Training(epochs * math.ceil(len(sampler) / batch), device, sharded)
+    rows = {"untrained encoder": recalls(training.encoder, test)}
+    done = training.resume(checkpoint, device)
+    if rank == 0 and done:
+        print(f"{checkpoint}: {done} epochs are done, going on.")
+
+    criterion = MaskConLoss(weight=0.8, target_temperature=0.1)
+    for epoch in tqdm(range(done, epochs), initial=done, total=epochs, unit="epoch", disable=rank > 0):
+        sampler.set_epoch(epoch)
+        torch.manual_seed(1000 * epoch + rank)  # of the distortions: a resumed epoch is the one that was broken off
+        train_epoch(training, criterion, data, sampler, batch)
+        training.save(checkpoint, epoch + 1, rank)
+    rows[f"MaskCon, {max(done, epochs)} epochs"] = recalls(training.encoder, test)
+
+    if rank == 0:
+        print(f"| Recall in % | {' | '.join(f'R@{depth}' for depth in DEPTHS)} |\n|{' --- |' * (1 + len(DEPTHS))}")
+        for name, row in rows.items():
+            print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row)} |")
+        kept = f"{training.queue.keys.shape[0]} of its {QUEUE} keys on process 0" if sharded else "whole on each"
+        print(f"Processes: {world}, on {device}. Queue: {kept}. Checkpoint: {checkpoint}.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=30, help="how many to train in all (default: 30)")
@@ -112,37 +138,11 @@ def main() -> None:
     parser.add_argument("--sharded", action="store_true", help="spread the queue over the processes")
     parser.add_argument("--smoke", action="store_true", help="two epochs, only to see that it runs")
     arguments = parser.parse_args()
-    epochs = 2 if arguments.smoke else arguments.epochs
-    rank, world, device = join()
     torch.set_num_threads(1)
-    data, test = load("parity")
-    batch = math.ceil(BATCH / world)  # of each process
-    sampler = DistributedSampler(TensorDataset(data.fine), world, rank, seed=0)
-    training = Training(epochs * math.ceil(len(sampler) / batch), device, arguments.sharded)
-    rows = {"untrained encoder": recalls(training.encoder, test)}
-    done = training.resume(arguments.checkpoint, device)
-    if rank == 0 and done:
-        print(f"{arguments.checkpoint}: {done} epochs are done, going on.")
-
-    criterion = MaskConLoss(weight=0.8, target_temperature=0.1)
-    for epoch in tqdm(range(done, epochs), initial=done, total=epochs, unit="epoch", disable=rank > 0):
-        sampler.set_epoch(epoch)
-        torch.manual_seed(
-            1000 * epoch + rank
-        )  # of the distortions: so a resumed epoch is the epoch that was broken off
-        train_epoch(training, criterion, data, sampler, batch)
-        training.save(arguments.checkpoint, epoch + 1, rank)
-    rows[f"MaskCon, {max(done, epochs)} epochs"] = recalls(training.encoder, test)
-
-    if rank == 0:
-        print(f"| Recall in % | {' | '.join(f'R@{depth}' for depth in DEPTHS)} |\n|{' --- |' * (1 + len(DEPTHS))}")
-        for name, row in rows.items():
-            print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row)} |")
-        kept = (
-            f"{training.queue.keys.shape[0]} of its {QUEUE} keys on process 0" if arguments.sharded else "whole on each"
-        )
-        print(f"Processes: {world}, on {device}. Queue: {kept}. Checkpoint: {arguments.checkpoint}.")
-    if dist.is_initialized():
+    if "RANK" in os.environ:  # set by torchrun
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(2 if arguments.smoke else arguments.epochs, arguments.checkpoint, arguments.sharded)
+    if dist.is_initialized():  # only now, as the DDP module is gone: it may never end otherwise
         dist.destroy_process_group()
 
 

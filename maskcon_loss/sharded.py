@@ -65,7 +65,7 @@ def maskcon(
         own_key = batch.key.view_as(batch.key)  # a tensor given twice stops torch.compile, a view of it does not
         tensors = batch._replace(key=own_key)[:-1]
         loss_B = _Sharded.apply(
-            *tensors, queue.position, queue.size, weight, temperature, target_temperature, queue.group_name
+            *tensors, queue.position, queue.size, normalize, weight, temperature, target_temperature, queue.group_name
         )
         return functional._reduce(loss_B, reduction)
 
@@ -119,13 +119,14 @@ class _Sharded(torch.autograd.Function):
         by_query_BD, by_own_B, query_BD = ctx.saved_tensors
         upstream_B1 = upstream_B.unsqueeze(1)
         key_gradient = upstream_B1 * by_own_B.unsqueeze(1) * query_BD / ctx.temperature
-        return upstream_B1 * by_query_BD, key_gradient, *[None] * 11
+        return upstream_B1 * by_query_BD, key_gradient, *[None] * 12
 
 
 def _contrast(
     query: Tensor, key: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor,
     ids: Tensor | None, memory_ids: Tensor | None,
-    position: Tensor, size: int, weight: float, temperature: float, target_temperature: float, name: str,
+    position: Tensor, size: int, normalize: bool,
+    weight: float, temperature: float, target_temperature: float, name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Of the own rows: the loss, its gradient by the query and by the own logit q_i . k_i."""
     common: dict[str, int | Tensor] = {
@@ -133,6 +134,7 @@ def _contrast(
         "dim": query.shape[1],
         "dtype": distributed.DTYPES.index(query.dtype),
         "position": position,
+        "normalize": normalize,
         "weight": distributed.bits(weight),
         "temperature": distributed.bits(temperature),
         "target_temperature": distributed.bits(target_temperature),
@@ -173,7 +175,8 @@ def _pairs(columns: Tensor, width: int) -> list[tuple[Tensor, Tensor]]:
 torch.library.define(
     "maskcon_loss::sharded",
     "(Tensor query, Tensor key, Tensor labels, Tensor memory, Tensor memory_labels, Tensor? ids, Tensor? memory_ids, "
-    "Tensor position, int size, float weight, float temperature, float target_temperature, str group) "
+    "Tensor position, int size, bool normalize, float weight, float temperature, float target_temperature, "
+    "str group) "
     "-> (Tensor, Tensor, Tensor)",
 )
 

@@ -113,6 +113,8 @@ def what_a_shard_cannot_do_is_refused(rank: int, world: int, folder: Path) -> No
             MaskConLoss()(query, key, labels, queue)
     with pytest.raises(ValueError, match="`weight` is 0\\.5 on rank 0 but 1\\.0 on rank"):
         MaskConLoss(0.5 if rank == 0 else 1.0)(query, key, labels, queue)
+    with pytest.raises(ValueError, match="`normalize` is True on rank 0 but False on rank"):
+        MaskConLoss(normalize=rank == 0)(query, key, labels, queue)
     MaskConLoss()(query, key, labels, queue)
 
 

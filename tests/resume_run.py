@@ -79,8 +79,16 @@ def load(runs: list[Run], rank: int, folder: Path) -> int:
 
 def train(rank: int, world: int, folder: str, log: str, die_at: int | None, resume: bool) -> None:
     torch.set_num_threads(1)
-    if world > 1:
-        join(rank, world, folder, name=log)
+    if world == 1:
+        train_joined(rank, world, folder, log, die_at, resume)
+        return
+    join(rank, world, folder, name=log)
+    train_joined(rank, world, folder, log, die_at, resume)  # its DDP modules are gone when it returns: see the docs
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def train_joined(rank: int, world: int, folder: str, log: str, die_at: int | None, resume: bool) -> None:
     runs = [Run(sharded=False), Run(sharded=True)]
     g = torch.Generator().manual_seed(1)
     images, labels = torch.randn(SAMPLES, 6, generator=g), torch.randint(3, (SAMPLES,), generator=g)
@@ -100,6 +108,3 @@ def train(rank: int, world: int, folder: str, log: str, die_at: int | None, resu
                     save(runs, step, rank, Path(folder))
                 if step == die_at:
                     os.kill(os.getpid(), signal.SIGKILL)
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()

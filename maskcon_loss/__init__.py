@@ -3,6 +3,7 @@
 from maskcon_loss import functional
 from maskcon_loss._batch import EMPTY, UNLABELLED
 from maskcon_loss.baselines import CoInsLoss, GrafitLoss, SelfConLoss, SupConLoss
+from maskcon_loss.diagnostics import diagnose
 from maskcon_loss.losses import MaskConLoss
 from maskcon_loss.metrics import recall_at_k
 from maskcon_loss.queue import MemoryQueue
@@ -21,6 +22,7 @@ __all__ = [
     "SelfConLoss",
     "SupConLoss",
     "__version__",
+    "diagnose",
     "functional",
     "recall_at_k",
 ]

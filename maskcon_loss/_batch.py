@@ -77,6 +77,17 @@ class Batch(NamedTuple):
             own_rows=None if self.own_rows is None else self.own_rows - start,
         )
 
+    def some_rows(self, start: int, rows: int) -> "Batch":
+        """``rows`` rows of the batch, the first of them ``start``, beside the same memory."""
+        part = slice(start, start + rows)
+        return self._replace(
+            query=self.query[part],
+            key=self.key[part],
+            labels=self.labels[part],
+            ids=None if self.ids is None else self.ids[part],
+            own_rows=None if self.own_rows is None else self.own_rows[part],
+        )
+
     def pick(self, rows: Tensor) -> "Batch":
         """The same batch beside these rows of a memory that is not the batch itself."""
         return self._replace(

@@ -16,6 +16,7 @@ from maskcon_loss import (
     UNLABELLED,
     MaskConLoss,
     MemoryQueue,
+    diagnose,
     recall_at_k,
 )
 
@@ -217,7 +218,19 @@ def recall_over_ranks_is_that_of_one_process(rank: int, world: int, folder: Path
         recall_at_k(keys[own], labels[own], 0 if rank == 0 else 1, gather_distributed=True)
 
 
+def the_age_of_the_queue_counts_the_keys_of_all_ranks_that_it_gathers(rank: int, world: int, folder: Path) -> None:
+    keys, labels, _ = rows_of(0, rank, 2)
+    for gathers, every_step in ((True, 2 * world), (False, 2)):
+        queue = MemoryQueue(8 * world, 3, gather_distributed=gathers)
+        for step in range(3):
+            found = diagnose(MaskConLoss(), keys, labels, queue)
+            assert found["queue_age"] == step
+            assert found["queue_fill"] == step * every_step / queue.size
+            queue.enqueue(keys, labels)
+
+
 CHECKS = [
+    the_age_of_the_queue_counts_the_keys_of_all_ranks_that_it_gathers,
     recall_over_ranks_is_that_of_one_process,
     every_queue_is_that_of_one_process_fed_in_rank_order,
     an_enqueue_is_one_collective_unless_a_batch_is_the_largest_so_far,

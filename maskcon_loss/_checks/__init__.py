@@ -5,7 +5,15 @@ recall, whose result is waited for anyway). A check raises before anything has c
 """
 
 from maskcon_loss._checks.implementation import implementation, triton_lacks
-from maskcon_loss._checks.loss import batch, class_logits, mean_of_nothing, memory, memory_of
+from maskcon_loss._checks.loss import (
+    batch,
+    class_logits,
+    mean_of_nothing,
+    memory,
+    memory_of,
+    rows_to_describe,
+    targets_of,
+)
 from maskcon_loss._checks.queue import enqueue, queue_settings, shard_entry, state
 from maskcon_loss._checks.ranks import (
     agreement,
@@ -39,11 +47,13 @@ __all__ = [
     "queue_settings",
     "recall",
     "refused",
+    "rows_to_describe",
     "same_shard",
     "settings",
     "shard_entry",
     "shard_impl",
     "state",
+    "targets_of",
     "triton_lacks",
     "whole_memory",
 ]

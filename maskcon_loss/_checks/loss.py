@@ -133,3 +133,24 @@ def memory_of(queue: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         tensor(f"queue.{name}", value)
     whole_memory(queue)
     return keys, labels, ids
+
+
+def targets_of(criterion: Any) -> tuple[float, float]:
+    """Weight and target temperature of a loss or of a target builder; CoIns, which has no T', contrasts as SelfCon."""
+    if not all(hasattr(criterion, name) for name in ("weight", "normalize")) or isinstance(criterion.weight, Tensor):
+        raise TypeError(
+            f"`criterion` is of type {kind(criterion)}, which has no soft targets; it must be a loss of this package "
+            "or `CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself: `diagnose(MaskConLoss(), key, "
+            "coarse_labels, queue)`."
+        )
+    if not hasattr(criterion, "target_temperature"):
+        return 0.0, 1.0
+    return criterion.weight, criterion.target_temperature
+
+
+def rows_to_describe(key: Tensor) -> None:
+    if key.shape[0] == 0:
+        raise ValueError(
+            "`key` has 0 rows, and nothing can be said of a batch without rows; at least one is needed. For batches "
+            "that may be empty, type `if len(key):` before the call."
+        )

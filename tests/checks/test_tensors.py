@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import test_implementation, test_loss, test_queue, test_ranks, test_recall, test_settings
+from checks import (
+    test_diagnostics,
+    test_implementation,
+    test_loss,
+    test_queue,
+    test_ranks,
+    test_recall,
+    test_settings,
+)
 from instruments import error_of
 from torch import Tensor
 
@@ -412,7 +420,7 @@ def test_a_single_sample_made_a_batch_as_advised_is_accepted() -> None:
 
 # ------------------------------------------------------------------------------------- is any sentence left untested?
 
-MODULES = (test_settings, test_implementation, test_loss, test_queue, test_ranks, test_recall)
+MODULES = (test_settings, test_implementation, test_loss, test_queue, test_ranks, test_recall, test_diagnostics)
 TABLES = {module: module.CASES for module in MODULES}
 SOURCES = [path for path in Path(_checks.__file__).parent.glob("*.py") if path.name != "__init__.py"]
 

@@ -27,6 +27,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
+napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes"]
 
 # Every reference must lead somewhere. Those to other projects are links where the pages are hosted, and plain names

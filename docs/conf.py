@@ -47,6 +47,7 @@ intersphinx_mapping = (
 )
 
 html_theme = "furo"
+html_theme_options = {"navigation_with_keys": True}
 html_title = f"maskcon-loss {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]

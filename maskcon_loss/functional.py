@@ -102,7 +102,7 @@ def maskcon(
         memory_ids: (K,) integers, the ids of the memory rows.
 
     Returns:
-        The loss in nats: a scalar, or (B,) with ``reduction="none"``; float64 if an input is, else float32.
+        The loss in nats, a scalar, or (B,) with ``reduction="none"``; float64 if an input is, else float32.
 
     Raises:
         TypeError, ValueError: wrong input, in a sentence that says what came, what is needed and what to type.

@@ -12,10 +12,9 @@ class MaskConLoss(nn.Module):
 
     .. math::
 
-        z_{i0} = 1, \quad z_{ij} = [y_i = y_j] \exp\frac{k_i m_j - \max_{l: y_l = y_i} k_i m_l}{T'}, \quad
-        t_i = w \frac{z_i}{\sum_j z_{ij}} + (1 - w) \, \mathrm{onehot}(0)
-
-        L_i = -\sum_j t_{ij} \log \mathrm{softmax}([q_i k_i, q_i m_1, \dots, q_i m_K] / T)_j
+        z_{i0} &= 1, \quad z_{ij} = [y_i = y_j] \exp\frac{k_i m_j - \max_{l: y_l = y_i} k_i m_l}{T'} \\
+        t_i &= w \frac{z_i}{\sum_j z_{ij}} + (1 - w) \, \mathrm{onehot}(0) \\
+        L_i &= -\sum_j t_{ij} \log \mathrm{softmax}([q_i k_i, q_i m_1, \dots, q_i m_K] / T)_j
 
     Args:
         weight: :math:`w` in [0, 1]. 0 ignores the coarse labels (SelfCon); 1, the paper's choice on most data, relies

@@ -10,8 +10,8 @@ class CoarseMaskSoftTargets(nn.Module):
 
     .. math::
 
-        t_i = w \frac{z_i}{\sum_j z_{ij}} + (1 - w) \, \mathrm{onehot}(0), \quad z_{i0} = 1, \quad
-        z_{ij} = [y_i = y_j] \exp\frac{k_i m_j - \max_{l: y_l = y_i} k_i m_l}{T'}
+        z_{i0} &= 1, \quad z_{ij} = [y_i = y_j] \exp\frac{k_i m_j - \max_{l: y_l = y_i} k_i m_l}{T'} \\
+        t_i &= w \frac{z_i}{\sum_j z_{ij}} + (1 - w) \, \mathrm{onehot}(0)
 
     Args:
         weight: :math:`w` in [0, 1], the share of the coarse class.

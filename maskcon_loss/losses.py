@@ -1,5 +1,7 @@
 """The loss to drop into a training loop."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from maskcon_loss import _checks, functional, sharded
@@ -99,6 +101,18 @@ class MaskConLoss(nn.Module):
             reduction=self.reduction, normalize=self.normalize, impl=self.impl,
             sample_ids=sample_ids, memory_ids=ids,
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # torch leaves the call of a module untyped
+
+        def __call__(
+            self,
+            query: Tensor,
+            key: Tensor,
+            coarse_labels: Tensor,
+            queue: object = None,
+            *,
+            sample_ids: Tensor | None = None,
+        ) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return (

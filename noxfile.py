@@ -9,7 +9,7 @@ import nox
 
 nox.options.sessions = ["lint", "types", "docs", "examples", "build"]
 
-OLDEST, NEWEST = "torch==2.6.0", "torch"
+OLDEST, NEWEST = ("torch==2.6.0", "numpy<2.4"), ("torch",)  # its Triton is interpreted with that NumPy only
 VERSIONS = [
     nox.param(python, torch, id=f"{python}-{name}")
     for python in ("3.11", "3.12", "3.13", "3.14")
@@ -20,9 +20,9 @@ VERSIONS = [
 
 @nox.session
 @nox.parametrize("python, torch", VERSIONS)
-def tests(session: nox.Session, torch: str) -> None:
+def tests(session: nox.Session, torch: tuple[str, ...]) -> None:
     """The whole suite; what follows -- goes to pytest."""
-    session.install(torch, "-e", ".[test]")
+    session.install(*torch, "-e", ".[test]")
     session.run("pytest", *session.posargs)
 
 

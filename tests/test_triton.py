@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from budgets import error, holds_the_error_budget
 from hypothesis import given, settings
+from instruments import import_triton
 from oracle import published_steps
 from strategies import Problem, problem, problems
 
 from maskcon_loss import EMPTY, MaskConLoss, MemoryQueue, _batch, functional
 
-pytest.importorskip("triton")
+import_triton()
 from maskcon_loss.kernels import cuda
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

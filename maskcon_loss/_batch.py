@@ -64,8 +64,9 @@ class Batch(NamedTuple):
         return self.memory.to(self.query.dtype).masked_fill(~self.exists().unsqueeze(1), 0.0)
 
     def beside(self, query: Tensor, key: Tensor) -> "Batch":
-        """The same with these for query and key; `_replace` would stop torch.compile in PyTorch 2.6."""
-        return Batch(query, key, *self[2:])
+        """The same with these for query and key; `_replace` or a slice would stop torch.compile in PyTorch 2.6."""
+        labels, memory, memory_labels = self.labels, self.memory, self.memory_labels
+        return Batch(query, key, labels, memory, memory_labels, self.ids, self.memory_ids, self.own_rows)
 
     def rounded(self) -> "Batch":
         """Query and key in the precision the memory is stored in, for products of one kind."""

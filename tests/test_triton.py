@@ -18,7 +18,7 @@ from strategies import Problem, problem, problems
 from maskcon_loss import EMPTY, MaskConLoss, MemoryQueue, _batch, functional
 
 import_triton()
-from maskcon_loss.kernels import cuda
+from maskcon_loss.kernels import cuda  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")

@@ -21,6 +21,7 @@ from maskcon_loss import (
     MemoryQueue,
     SelfConLoss,
     SupConLoss,
+    diagnose,
     functional,
     recall_at_k,
 )
@@ -44,6 +45,7 @@ def right(query: Tensor, key: Tensor, labels: Tensor) -> None:
     assert_type((queue.keys, queue.labels, queue.ids), tuple[Tensor, Tensor, Tensor])
     assert_type((len(queue), queue.size, queue.dim, queue.is_full), tuple[int, int, int, bool])
     assert_type(queue.full_state_dict(), dict[str, Tensor])
+    assert_type(diagnose(criterion, key, labels, queue, sample_ids=labels), dict[str, float])
     assert_type(queue.to("cpu", torch.bfloat16), MemoryQueue)
 
     assert_type(recall_at_k(query, labels), dict[int, float])

@@ -28,8 +28,9 @@ class MaskConLoss(nn.Module):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`torch.nn.functional.cross_entropy`.
         normalize: whether query and key are scaled to unit length first. The memory's keys are taken as they are.
         impl: ``"auto"``, ``"dense"`` (the equations in plain PyTorch), ``"streamed"`` (no B x K matrix, any device) or
-            ``"triton"`` (fused kernels on CUDA, from compute capability 8.0 and up to 512 features, float64 excepted;
-            what ``"auto"`` takes there). An implementation asked for by name runs or raises; it is never replaced.
+            ``"triton"`` (fused kernels on CUDA, from compute capability 8.0 and PyTorch 2.7, up to 512 features,
+            float64 excepted; what ``"auto"`` takes there). An implementation asked for by name runs or raises; it is
+            never replaced.
 
     Shapes:
         - query, key: (B, D), float16, bfloat16, float32 or float64. A key that requires a gradient gets it through the

@@ -9,7 +9,7 @@ from maskcon_loss.metrics import recall_at_k
 from maskcon_loss.queue import MemoryQueue
 from maskcon_loss.targets import CoarseMaskSoftTargets
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "EMPTY",

@@ -63,9 +63,14 @@ class Batch(NamedTuple):
         """The memory in the working precision, (K, D), a new tensor; EMPTY rows are zero, whatever they hold."""
         return self.memory.to(self.query.dtype).masked_fill(~self.exists().unsqueeze(1), 0.0)
 
+    def beside(self, query: Tensor, key: Tensor) -> "Batch":
+        """The same with these for query and key; `_replace` or a slice would stop torch.compile in PyTorch 2.6."""
+        labels, memory, memory_labels = self.labels, self.memory, self.memory_labels
+        return Batch(query, key, labels, memory, memory_labels, self.ids, self.memory_ids, self.own_rows)
+
     def rounded(self) -> "Batch":
         """Query and key in the precision the memory is stored in, for products of one kind."""
-        return self._replace(query=self.query.to(self.memory.dtype), key=self.key.to(self.memory.dtype))
+        return self.beside(self.query.to(self.memory.dtype), self.key.to(self.memory.dtype))
 
     def chunk(self, start: int, rows: int) -> "Batch":
         """The same batch beside ``rows`` rows of its memory, the first of them ``start``."""

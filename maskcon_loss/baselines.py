@@ -4,6 +4,7 @@ Three of them are MaskCon at the ends of its settings, and so they are built: th
 """
 
 import math
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -180,6 +181,19 @@ class CoInsLoss(nn.Module):
             logits=logits, weight=self.weight, temperature=self.temperature, reduction=self.reduction,
             normalize=self.normalize, impl=self.impl, sample_ids=sample_ids, memory_ids=ids,
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # torch leaves the call of a module untyped
+
+        def __call__(
+            self,
+            query: Tensor,
+            key: Tensor,
+            coarse_labels: Tensor,
+            queue: object = None,
+            *,
+            logits: Tensor | None = None,
+            sample_ids: Tensor | None = None,
+        ) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return (

@@ -1,5 +1,7 @@
 """The loss to drop into a training loop."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from maskcon_loss import _checks, functional, sharded
@@ -25,8 +27,9 @@ class MaskConLoss(nn.Module):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`torch.nn.functional.cross_entropy`.
         normalize: whether query and key are scaled to unit length first. The memory's keys are taken as they are.
         impl: ``"auto"``, ``"dense"`` (the equations in plain PyTorch), ``"streamed"`` (no B x K matrix, any device) or
-            ``"triton"`` (fused kernels on CUDA, from compute capability 8.0 and up to 512 features, float64 excepted;
-            what ``"auto"`` takes there). An implementation asked for by name runs or raises; it is never replaced.
+            ``"triton"`` (fused kernels on CUDA, from compute capability 8.0 and PyTorch 2.7, up to 512 features,
+            float64 excepted; what ``"auto"`` takes there). An implementation asked for by name runs or raises; it is
+            never replaced.
 
     Shapes:
         - query, key: (B, D), float16, bfloat16, float32 or float64. A key that requires a gradient gets it through the
@@ -98,6 +101,18 @@ class MaskConLoss(nn.Module):
             reduction=self.reduction, normalize=self.normalize, impl=self.impl,
             sample_ids=sample_ids, memory_ids=ids,
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # torch leaves the call of a module untyped
+
+        def __call__(
+            self,
+            query: Tensor,
+            key: Tensor,
+            coarse_labels: Tensor,
+            queue: object = None,
+            *,
+            sample_ids: Tensor | None = None,
+        ) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return (

@@ -55,7 +55,7 @@ class _Contrast(torch.autograd.Function):
         if impl == "triton":
             operator, batch = torch.ops.maskcon_loss.triton, batch.rounded()
         loss_B, by_query_BD, by_own_B, statistics_B4 = operator(*batch, *settings, for_query)
-        batch = batch._replace(query=batch.query.to(loss_B.dtype), key=batch.key.to(loss_B.dtype))
+        batch = batch.beside(batch.query.to(loss_B.dtype), batch.key.to(loss_B.dtype))
         by_query_BD = by_query_BD if for_query else None
         by_own_B, query_BD = (by_own_B, batch.query) if for_key else (None, None)
         for_backward = (statistics_B4, *batch) if for_memory else ()

@@ -63,7 +63,7 @@ def maskcon(
             None if sample_ids is None else queue.ids, normalize,
         )  # fmt: skip
         own_key = batch.key.view_as(batch.key)  # a tensor given twice stops torch.compile, a view of it does not
-        tensors = batch._replace(key=own_key)[:-1]
+        *tensors, _ = batch.beside(batch.query, own_key)
         loss_B = _Sharded.apply(
             *tensors, queue.position, queue.size, normalize, weight, temperature, target_temperature, queue.group_name
         )

@@ -1,5 +1,7 @@
 """The soft targets on their own, to look at or to use in another loss."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from maskcon_loss import _checks, functional
@@ -56,6 +58,12 @@ class CoarseMaskSoftTargets(nn.Module):
             weight=self.weight, target_temperature=self.target_temperature, normalize=self.normalize,
             sample_ids=sample_ids, memory_ids=ids,
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # torch leaves the call of a module untyped
+
+        def __call__(
+            self, key: Tensor, coarse_labels: Tensor, queue: object = None, *, sample_ids: Tensor | None = None
+        ) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, target_temperature={self.target_temperature}, normalize={self.normalize}"

@@ -60,7 +60,7 @@ def save(runs: list[Run], step: int, rank: int, folder: Path) -> None:
     torch.save({**runs[0].state(), "step": step, "random": torch.get_rng_state()}, folder / f"{rank}.pt")
     model, optimizer = get_state_dict(runs[1].model, runs[1].optimizer)
     state = {"model": model, "optimizer": optimizer, "queue": runs[1].queue.full_state_dict()}
-    dcp.save(state, checkpoint_id=str(folder / f"dcp{step}"), no_dist=not dist.is_initialized())
+    dcp.save(state, checkpoint_id=str(folder / f"dcp{step}"))
 
 
 def load(runs: list[Run], rank: int, folder: Path) -> int:
@@ -68,7 +68,7 @@ def load(runs: list[Run], rank: int, folder: Path) -> int:
     runs[0].load(state)
     model, optimizer = get_state_dict(runs[1].model, runs[1].optimizer)
     filled = {"model": model, "optimizer": optimizer, "queue": runs[1].queue.full_state_dict()}
-    dcp.load(filled, checkpoint_id=str(folder / f"dcp{state['step']}"), no_dist=not dist.is_initialized())
+    dcp.load(filled, checkpoint_id=str(folder / f"dcp{state['step']}"))
     set_state_dict(
         runs[1].model, runs[1].optimizer, model_state_dict=filled["model"], optim_state_dict=filled["optimizer"]
     )

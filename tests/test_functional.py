@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from budgets import budget, error, gradients, holds_the_error_budget
 from hypothesis import given
 from hypothesis import strategies as st
+from instruments import import_triton
 from oracle import maskcon_rows
 from strategies import IMPLEMENTATIONS, Problem, problem, problems, weights
 from torch import Tensor
@@ -347,7 +348,7 @@ def test_a_small_loss_keeps_its_digits_in_float32() -> None:
 def test_the_gradient_of_an_own_key_with_little_mass_keeps_its_digits(impl: str) -> None:
     """p_i0 - t_i0 is far below 1 there, and must not come from a difference of numbers near 1."""
     if impl == "triton":
-        pytest.importorskip("triton")
+        import_triton()
     p = problem(3, 2000 if impl == "streamed" else 300, 2, target_temperature=math.inf)
     truth = gradients((exact := p.tracked()).loss("dense"), exact)[1]
     device = "cuda" if impl == "triton" and torch.cuda.is_available() else "cpu"

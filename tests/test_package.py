@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_every_loss_has_the_same_call(loss: str) -> None:
         "queue",
         "sample_ids",
     ]
+
+
+def test_changelog_and_citation_have_the_version_and_one_date() -> None:
+    citation = (ROOT.parent / "CITATION.cff").read_text()
+    date = re.search(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, flags=re.MULTILINE)
+    assert date is not None
+    assert f"\nversion: {maskcon_loss.__version__}\n" in citation
+    assert f"\n## {maskcon_loss.__version__} ({date[1]})\n" in (ROOT.parent / "CHANGELOG.md").read_text()
 
 
 def test_the_package_says_that_it_is_typed() -> None:

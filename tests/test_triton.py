@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from budgets import error, holds_the_error_budget
 from hypothesis import given, settings
+from instruments import import_triton
 from oracle import published_steps
 from strategies import Problem, problem, problems
 
 from maskcon_loss import EMPTY, MaskConLoss, MemoryQueue, _batch, functional
 
-pytest.importorskip("triton")
-from maskcon_loss.kernels import cuda
+import_triton()
+from maskcon_loss.kernels import cuda  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")

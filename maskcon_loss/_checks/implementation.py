@@ -8,6 +8,7 @@ from torch import Tensor
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 WIDEST = 512  # features that the kernels hold
+OLD_TORCH = torch.__version__ < "2.7"  # its Triton, 3.2, stops at a compiler's error in some of the kernels
 OLDEST = 8  # major compute capability: Ampere, the first with bfloat16
 
 
@@ -34,6 +35,11 @@ def triton_lacks(query: Tensor, key: Tensor, memory_keys: Tensor | None) -> str 
         return (
             f'`impl="triton"` takes up to {WIDEST} features, but `query` has {query.shape[1]}. If the projector can be '
             f"narrower, type `nn.Linear(width, {WIDEST})` at its end, {otherwise}"
+        )
+    if query.device.type == "cuda" and OLD_TORCH:
+        return (
+            f'`impl="triton"` needs PyTorch 2.7 or later, but this is {torch.__version__}, whose Triton fails to '
+            f"compile the kernels. Type `pip install --upgrade torch`, {otherwise}"
         )
     if query.device.type == "cuda" and (major := torch.cuda.get_device_properties(query.device).major) < OLDEST:
         return (

@@ -28,8 +28,17 @@ def asked(
         MaskConLoss(impl="triton")(query, query if key is None else key, LABELS, queue)
 
 
+def with_an_old_torch() -> None:
+    with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(implementation, "HAS_TRITON", True)
+        patch.setattr(implementation, "OLD_TORCH", True)
+        query = torch.empty(2, 2, device="cuda")
+        _checks.implementation("triton", query, query, None)
+
+
 def on_an_old_gpu() -> None:
     with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(implementation, "OLD_TORCH", False)
         patch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
         query = torch.empty(2, 2, device="cuda")
         _checks.implementation("triton", query, query, None)
@@ -72,6 +81,12 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         '`impl="triton"` takes up to 512 features, but `query` has 513. If the projector can be narrower, type '
         f"`nn.Linear(width, 512)` at its end, {OTHERWISE}",
     ),
+    "an old PyTorch": (
+        with_an_old_torch,
+        ValueError,
+        f'`impl="triton"` needs PyTorch 2.7 or later, but this is {torch.__version__}, whose Triton fails to '
+        f"compile the kernels. Type `pip install --upgrade torch`, {OTHERWISE}",
+    ),
     "an old GPU": (
         on_an_old_gpu,
         ValueError,
@@ -97,6 +112,7 @@ def test_no_other_implementation_is_refused(impl: str) -> None:
 def test_what_the_kernels_take_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8))
     monkeypatch.setattr(implementation, "HAS_TRITON", True)
+    monkeypatch.setattr(implementation, "OLD_TORCH", False)
     with FakeTensorMode():
         query = torch.empty(2, 512, device="cuda", dtype=torch.bfloat16)
         assert _checks.triton_lacks(query, query, None) is None

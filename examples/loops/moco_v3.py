@@ -21,10 +21,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from maskcon_loss import MaskConLoss, recall_at_k
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EPOCHS, BATCH, RATE, DIM, MOMENTUM = 40, 128, 6e-3, 64, 0.99
+EPOCHS, BATCH, RATE, DIM, MOMENTUM = 40, 64, 6e-3, 64, 0.99
 crooked = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)  # the data, once and for all
-strong = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)
-weak = K.RandomAffine(5.0, translate=(0.03, 0.03), p=1.0)
+distort = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)
 
 
 def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,7 +61,7 @@ def train(encoder: nn.Module, images: Tensor, coarse_labels: Tensor, epochs: int
 
     for _ in range(epochs):
         for ids in torch.randperm(len(images)).to(DEVICE).split(BATCH):
-            views = torch.cat([strong(images[ids]), weak(images[ids])])
+            views = torch.cat([distort(images[ids]), distort(images[ids])])
             queries = predictor(encoder(views))
             with torch.no_grad():
                 one, other = momentum_encoder(views).chunk(2)  # keys, which no predictor sees

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from maskcon_loss import MaskConLoss, recall_at_k
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EPOCHS, BATCH, RATE, DIM = 40, 128, 6e-3, 64
+EPOCHS, BATCH, RATE, DIM = 40, 64, 6e-3, 64
 crooked = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)  # the data, once and for all
 distort = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)
 

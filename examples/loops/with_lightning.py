@@ -55,6 +55,8 @@ def new_encoder() -> nn.Sequential:
 
 
 class MaskCon(L.LightningModule):
+    """A module whose checkpoints hold the momentum encoder and the queue."""
+
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.steps = steps
@@ -65,7 +67,7 @@ class MaskCon(L.LightningModule):
         )
         # before: self.register_buffer("queue", torch.randn(DIM, QUEUE)), and its pointer
         self.queue = MemoryQueue(QUEUE, DIM)
-        # A random encoder's similarities mean little, and with weight=1.0 all of the mass follows them: it can collapse.
+        # With weight=1.0 all mass follows the similarities of a random encoder, which mean little: it can collapse.
         self.criterion = MaskConLoss(weight=0.8, target_temperature=0.1)
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
@@ -115,7 +117,7 @@ def main() -> None:
     # Half of the epochs, then a new module and trainer go on from the checkpoint, which holds the queue as well.
     with TemporaryDirectory() as folder:
         first = new_trainer(epochs // 2, folder)
-        first.fit(model, loader)
+        first.fit(model.train(), loader)  # `recalls` left it in eval mode, and so would Lightning
         first.save_checkpoint(Path(folder) / "half.ckpt")
         model, second = MaskCon(epochs * len(loader)), new_trainer(epochs, folder)
         second.fit(model, loader, ckpt_path=Path(folder) / "half.ckpt", weights_only=True)

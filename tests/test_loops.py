@@ -1,4 +1,4 @@
-"""The loops of `examples/loops`, started as a user starts them, in smoke mode; those whose library is not here are skipped."""
+"""The loops of `examples/loops`, started as a user starts them, in smoke mode, where their library is installed."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ NEEDS = {
     "with_timm": "timm",
     "with_text": "sklearn",
 }
-CHANCE = 0.05  # of 10 digits or 18 submodules, less what chance takes off
+LOWEST = 0.08  # chance finds one of ten digits at the first try
 
 
 def test_every_loop_is_tested_and_has_a_page() -> None:
@@ -49,7 +49,7 @@ def test_a_loop_trains_and_prints_its_recalls_before_and_after(name: str, tmp_pa
     for _, cells in rows:
         recalls = [float(cell) / 100 for cell in cells.split(" | ")]
         assert len(recalls) == 4
-        assert all(CHANCE < recall <= 1 for recall in recalls)
+        assert all(LOWEST < recall <= 1 for recall in recalls)
         assert recalls == sorted(recalls)  # more neighbours never find less
     assert rows[0][1] != rows[-1][1]
 

@@ -66,8 +66,7 @@ def new_encoder() -> nn.Sequential:
     """A backbone, whose features are judged, and a projector, whose output the loss compares."""
     blocks = [block(1, 16, 1), block(16, 32, 2), block(32, 32, 1), block(32, 64, 2)]
     backbone = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    projector = MoCoProjectionHead(64, 128, DIM)
-    return nn.Sequential(backbone, projector).to(DEVICE)
+    return nn.Sequential(backbone, MoCoProjectionHead(64, 128, DIM)).to(DEVICE)
 
 
 def train(encoder: nn.Module, images: Tensor, coarse_labels: Tensor, epochs: int) -> None:
@@ -104,9 +103,7 @@ def train(encoder: nn.Module, images: Tensor, coarse_labels: Tensor, epochs: int
 @torch.no_grad()
 def recalls(encoder: nn.Sequential, images: Tensor, fine: Tensor) -> str:
     """Recall@K in percent, of the features before the projector."""
-    return " | ".join(
-        f"{100 * share:.1f}" for share in recall_at_k(encoder.eval()[0](images.to(DEVICE)), fine).values()
-    )
+    return " | ".join(f"{100 * share:.1f}" for share in recall_at_k(encoder.eval()[0](images), fine).values())
 
 
 def main() -> None:
@@ -116,11 +113,11 @@ def main() -> None:
     torch.set_num_threads(1)  # the matrices are tiny
     images, coarse_labels, test_images, test_fine = load()
     encoder = new_encoder()
-    before = recalls(encoder, test_images, test_fine)
+    before = recalls(encoder, test_images.to(DEVICE), test_fine)
     train(encoder, images, coarse_labels, epochs)
     print("| Recall in % | R@1 | R@2 | R@5 | R@10 |\n| --- | --- | --- | --- | --- |")
     print(f"| untrained encoder | {before} |")
-    print(f"| MaskCon, {epochs} epochs | {recalls(encoder, test_images, test_fine)} |")
+    print(f"| MaskCon, {epochs} epochs | {recalls(encoder, test_images.to(DEVICE), test_fine)} |")
 
 
 if __name__ == "__main__":

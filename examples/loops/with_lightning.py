@@ -18,6 +18,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -50,8 +51,7 @@ def new_encoder() -> nn.Sequential:
     """A backbone, whose features are judged, and a projector, whose output the loss compares."""
     blocks = [block(1, 16, 1), block(16, 32, 2), block(32, 32, 1), block(32, 64, 2)]
     backbone = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    projector = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, DIM))
-    return nn.Sequential(backbone, projector)
+    return nn.Sequential(backbone, nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, DIM)))
 
 
 class MaskCon(L.LightningModule):
@@ -62,9 +62,8 @@ class MaskCon(L.LightningModule):
         self.steps = steps
         self.encoder = new_encoder()
         # Submodules: so they are in the checkpoint, and go to the device with the rest.
-        self.momentum_encoder = AveragedModel(
-            self.encoder, multi_avg_fn=get_ema_multi_avg_fn(MOMENTUM), use_buffers=True
-        )
+        ema = get_ema_multi_avg_fn(MOMENTUM)
+        self.momentum_encoder = AveragedModel(self.encoder, multi_avg_fn=ema, use_buffers=True)
         # before: self.register_buffer("queue", torch.randn(DIM, QUEUE)), and its pointer
         self.queue = MemoryQueue(QUEUE, DIM)
         # With weight=1.0 all mass follows the similarities of a random encoder, which mean little: it can collapse.
@@ -86,7 +85,7 @@ class MaskCon(L.LightningModule):
     def on_train_batch_end(self, *_: object) -> None:  # after the optimiser's step
         self.momentum_encoder.update_parameters(self.encoder)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=RATE)  # not the momentum encoder's
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -96,13 +95,6 @@ class MaskCon(L.LightningModule):
 def recalls(model: MaskCon, images: Tensor, fine: Tensor) -> str:
     """Recall@K in percent, of the features before the projector."""
     return " | ".join(f"{100 * share:.1f}" for share in recall_at_k(model.eval().encoder[0](images), fine).values())
-
-
-def new_trainer(epochs: int, folder: str) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu", max_epochs=epochs, log_every_n_steps=100, logger=CSVLogger(folder),
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
 
 
 def main() -> None:
@@ -116,12 +108,14 @@ def main() -> None:
     before = recalls(model, test_images, test_fine)
     # Half of the epochs, then a new module and trainer go on from the checkpoint, which holds the queue as well.
     with TemporaryDirectory() as folder:
-        first = new_trainer(epochs // 2, folder)
-        first.fit(model.train(), loader)  # `recalls` left it in eval mode, and so would Lightning
-        first.save_checkpoint(Path(folder) / "half.ckpt")
-        model, second = MaskCon(epochs * len(loader)), new_trainer(epochs, folder)
-        second.fit(model, loader, ckpt_path=Path(folder) / "half.ckpt", weights_only=True)
-    print("logged last:", ", ".join(f"{name} {number:.3g}" for name, number in second.logged_metrics.items()))
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        settings = {"accelerator": "cpu", "log_every_n_steps": 100, "logger": CSVLogger(folder), **quiet}
+        trainer = L.Trainer(max_epochs=epochs // 2, **settings)
+        trainer.fit(model.train(), loader)  # `recalls` left it in eval mode, and so would Lightning
+        trainer.save_checkpoint(Path(folder) / "half.ckpt")
+        model, trainer = MaskCon(epochs * len(loader)), L.Trainer(max_epochs=epochs, **settings)
+        trainer.fit(model, loader, ckpt_path=Path(folder) / "half.ckpt", weights_only=True)
+    print("logged last:", ", ".join(f"{name} {number:.3g}" for name, number in trainer.logged_metrics.items()))
     print("| Recall in % | R@1 | R@2 | R@5 | R@10 |\n| --- | --- | --- | --- | --- |")
     print(f"| untrained encoder | {before} |")
     print(f"| MaskCon, {epochs} epochs | {recalls(model, test_images, test_fine)} |")

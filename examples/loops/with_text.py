@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from maskcon_loss import MaskConLoss, MemoryQueue, recall_at_k
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EPOCHS, BATCH, RATE, QUEUE, DIM, MOMENTUM = 40, 64, 3e-3, 512, 64, 0.99
+EPOCHS, BATCH, RATE, QUEUE, DIM, MOMENTUM = 40, 64, 1e-3, 512, 64, 0.99
 TOPICS = {
     "algebra": ["scipy.linalg", "scipy.sparse", "scipy.sparse.linalg", "scipy.special"],
     "calculus": ["scipy.integrate", "scipy.interpolate", "scipy.optimize"],
@@ -64,10 +64,8 @@ def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def new_encoder(words: int) -> nn.Sequential:
-    """A backbone, whose features are judged, and a projector, whose output the loss compares."""
-    backbone = nn.Sequential(nn.Linear(words, 256), nn.ReLU(), nn.Linear(256, 128))
-    projector = nn.Sequential(nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, DIM))
-    return nn.Sequential(backbone, projector).to(DEVICE)
+    """A linear backbone, whose features are judged, and a projector, whose output the loss compares."""
+    return nn.Sequential(nn.Linear(words, 256), nn.Linear(256, DIM)).to(DEVICE)
 
 
 def train(encoder: nn.Module, vectors: Tensor, topics: Tensor, epochs: int) -> None:

@@ -31,7 +31,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EPOCHS, BATCH, RATE, QUEUE, DIM, MOMENTUM = 30, 64, 6e-3, 512, 64, 0.99
 crooked = K.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0, p=1.0)  # the data, once and for all
 affine = functools.partial(v2.RandomAffine, interpolation=v2.InterpolationMode.BILINEAR)
-strong_view, weak_view = affine(20.0, (0.1, 0.1), (0.8, 1.2), 10.0), affine(5.0, (0.03, 0.03))
+strong_view, weak_view = affine([-20.0, 20.0], (0.1, 0.1), (0.8, 1.2), 10.0), affine([-5.0, 5.0], (0.03, 0.03))
 two_views = MultiViewTransform([strong_view, weak_view])
 
 
@@ -54,7 +54,7 @@ class Digits(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, row: int) -> tuple[list[Tensor], Tensor, int]:
+    def __getitem__(self, row: int) -> tuple[object, Tensor, int]:
         return two_views(self.images[row]), self.coarse_labels[row], row
 
 

@@ -82,7 +82,7 @@ class MaskCon(L.LightningModule):
         self.queue.enqueue(key, labels, ids)
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:  # after the optimiser's step
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:  # after the optimiser's step
         self.momentum_encoder.update_parameters(self.encoder)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -47,7 +47,7 @@ def new_encoder(name: str, checkpoint: str | None) -> nn.Sequential:
     backbone = timm.create_model(
         name, num_classes=0, in_chans=1, pretrained=checkpoint is not None, pretrained_cfg_overlay=file
     )
-    width = backbone(torch.zeros(2, 1, 32, 32)).shape[1]
+    width = backbone.eval()(torch.zeros(2, 1, 32, 32)).shape[1]
     projector = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, DIM))
     return nn.Sequential(backbone, projector).to(DEVICE)
 

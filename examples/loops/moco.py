@@ -1,7 +1,7 @@
 """MoCo: a momentum encoder and a queue. A loop as published, and under `# before:` what each changed line replaces.
 
     pip install -e ".[examples]"
-    python examples/loops/moco.py            # 10 seconds on one core
+    python examples/loops/moco.py            # 15 seconds on one core
     python examples/loops/moco.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

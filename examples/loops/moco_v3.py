@@ -1,7 +1,7 @@
 """MoCo v3: two views in both directions, a predictor, a momentum encoder, no queue. `# before:` is what is replaced.
 
     pip install -e ".[examples]"
-    python examples/loops/moco_v3.py            # 30 seconds on one core
+    python examples/loops/moco_v3.py            # 20 seconds on one core
     python examples/loops/moco_v3.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

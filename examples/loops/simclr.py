@@ -1,7 +1,7 @@
 """SimCLR: one encoder, two views, no queue. Under `# before:` stands what each changed line replaces.
 
     pip install -e ".[examples]"
-    python examples/loops/simclr.py            # 20 seconds on one core
+    python examples/loops/simclr.py            # 15 seconds on one core
     python examples/loops/simclr.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

@@ -1,7 +1,7 @@
 """lightly: where NTXentLoss with its memory bank stood. `# before:` is what is replaced.
 
     pip install -e ".[loops]"
-    python examples/loops/with_lightly.py            # 40 seconds on one core
+    python examples/loops/with_lightly.py            # 20 seconds on one core
     python examples/loops/with_lightly.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

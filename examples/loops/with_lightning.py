@@ -1,7 +1,7 @@
 """Lightning: queue and momentum encoder as parts of the module. `# before:` is what is replaced.
 
     pip install -e ".[loops]"
-    python examples/loops/with_lightning.py            # 20 seconds on one core
+    python examples/loops/with_lightning.py            # 15 seconds on one core
     python examples/loops/with_lightning.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

@@ -1,7 +1,7 @@
 """timm: any of its backbones. `# before:` is what is replaced.
 
     pip install -e ".[loops]"
-    python examples/loops/with_timm.py            # 40 seconds on one core
+    python examples/loops/with_timm.py            # 25 seconds on one core
     python examples/loops/with_timm.py --smoke    # only to see that it runs
 
 Trains on scanned digits that are labelled odd or even, and prints how often a held-out digit finds the same digit

@@ -15,9 +15,11 @@ from examples.reproduce.augment import AutoAugmentEach, augmentations, plain
 from examples.reproduce.data import Data
 from examples.reproduce.machine import Machine
 from examples.reproduce.model import Encoder, load_backbone
+from examples.reproduce.patches import STRIDE, Patches
 from examples.reproduce.settings import METHODS, PAPER, Settings, defaults
 from examples.reproduce.table import finished, tables
 from examples.reproduce.train import rate, train
+from maskcon_loss import recall_at_k
 
 TINY = Settings(
     dataset="cifartoy-good", backbone="resnet10", width=4, stem="half", dim=8, queue=24, batch=16, epochs=2, warm_up=1
@@ -97,9 +99,9 @@ def test_seeds_are_averaged_and_machines_kept_apart(all_methods: Path) -> None:
     assert tables([one, far]).count("**cifartoy-good**") == 2
 
 
-@pytest.mark.parametrize("warm", [0, 1])
-def test_interrupted_and_resumed_ends_in_the_same_weights(warm: int, tmp_path: Path) -> None:
-    settings = replace(TINY, warm_start=warm)
+@pytest.mark.parametrize(("warm", "backbone"), [(0, "resnet10"), (1, "resnet10"), (0, "patches")])
+def test_interrupted_and_resumed_ends_in_the_same_weights(warm: int, backbone: str, tmp_path: Path) -> None:
+    settings = replace(TINY, warm_start=warm, backbone=backbone)
     whole = train(settings, machine(), TRAIN, TEST, tmp_path / "whole")
     starts = 0
     while (pieces := train(settings, machine(), TRAIN, TEST, tmp_path / "pieces", stop_after=1)) is None:
@@ -187,8 +189,48 @@ def test_resnet18_is_torchvisions_in_size_and_names(tmp_path: Path) -> None:
         load_backbone(small, tmp_path / "nowhere.pth")
 
 
+def striped(count: int) -> Data:
+    """Noisy images of four directions of stripes, which begin anew in each of 16 squares; colour tells nothing."""
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.arange(count) % 4
+    angle, phase = fine * math.pi / 4, 6.3 * torch.rand(count, 4, 4, generator=generator)
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    along = x * angle.cos().view(-1, 1, 1) + y * angle.sin().view(-1, 1, 1)
+    waves = (along + phase.repeat_interleave(8, 1).repeat_interleave(8, 2)).sin().unsqueeze(1).expand(-1, 3, -1, -1)
+    noise = torch.randn(waves.shape, generator=generator)
+    return Data((128 + 50 * waves + 30 * noise).clamp(0, 255).to(torch.uint8), fine // 2, fine)
+
+
+def test_patches_find_an_image_that_was_shifted_by_a_stride_where_pixels_lose_it() -> None:
+    data = striped(200)
+    images = plain(TINY)(data.images)
+    torch.manual_seed(0)
+    layer = Patches(16)
+    layer.fit(images)
+    assert layer.weight.flatten(1).mean(1).abs().max() < 1e-5  # a patch's mean changes nothing
+    features = layer(images)
+    assert features.shape == (200, layer.num_features)
+    torch.testing.assert_close(features.mean(0), torch.zeros(layer.num_features), rtol=0, atol=1e-4)
+    shifted, which = images.roll((STRIDE, STRIDE), (2, 3)), torch.arange(200)
+    pixels, patches = (
+        recall_at_k(view(images).flatten(1), which, 1, gallery=view(shifted).flatten(1), gallery_labels=which)[1]
+        for view in (torch.Tensor.clone, layer)
+    )
+    assert pixels < 0.5
+    assert patches > 0.95
+
+
+def test_patches_see_contrast_and_not_brightness() -> None:
+    images = plain(TINY)(striped(40).images)
+    layer = Patches(8)
+    layer.fit(images)
+    torch.testing.assert_close(layer(images + 0.7), layer(images), rtol=0, atol=1e-2)
+
+
 def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="it is one of resnet10, resnet18, resnet34, timm:NAME or torchvision:NAME"):
+    with pytest.raises(
+        ValueError, match="it is one of resnet10, resnet18, resnet34, patches, timm:NAME or torchvision:NAME"
+    ):
         Encoder(replace(TINY, backbone="resnet9"), 2)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from examples.reproduce.patches import Patches
 from examples.reproduce.settings import Settings
 
 BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -79,16 +80,20 @@ class Encoder(nn.Module):
 
 
 def make_backbone(settings: Settings) -> tuple[nn.Module, int]:
-    """The backbone and the number of its features: our own ResNet, or one of timm's or torchvision's by name."""
+    """The backbone and the number of its features: ours, or one of timm's or torchvision's by name."""
     library, _, name = settings.backbone.rpartition(":")
     if not library and name in BLOCKS:
         stem = settings.stem if settings.stem != "auto" else "small" if settings.size <= 64 else "large"
         backbone = ResNet(BLOCKS[name], settings.width, stem)
         return backbone, backbone.num_features
+    if not library and name == "patches":
+        patches, features = Patches(settings.width), 512
+        mixer = nn.Linear(patches.num_features, features, bias=False)
+        return nn.Sequential(patches, mixer, nn.BatchNorm1d(features), nn.ReLU()), features
     if library not in ("timm", "torchvision"):
         raise ValueError(
-            f"backbone {settings.backbone!r} is not known; it is one of {', '.join(BLOCKS)}, timm:NAME or "
-            "torchvision:NAME."
+            f"backbone {settings.backbone!r} is not known; it is one of {', '.join(BLOCKS)}, patches, timm:NAME "
+            "or torchvision:NAME."
         )
     try:
         models: Any = import_module("timm" if library == "timm" else "torchvision.models")

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from examples.reproduce.augment import plain
 from examples.reproduce.data import Data
 from examples.reproduce.machine import Machine
 from examples.reproduce.model import Encoder, load_backbone
+from examples.reproduce.patches import Patches
 from examples.reproduce.settings import Settings
 from maskcon_loss import MemoryQueue
+
+SEEN = 2000  # training images whose patches become filters, where the backbone is made of them
 
 
 class Run:
@@ -28,6 +32,10 @@ class Run:
         layout = torch.channels_last if machine.channels_last else torch.contiguous_format
         self.model = Encoder(settings, int(train.coarse.max()) + 1)
         self.start = "from scratch"
+        for layer in self.model.modules():
+            if isinstance(layer, Patches):
+                layer.fit(plain(settings)(train.images[:SEEN].cpu()))
+                self.start = f"filters from the patches of {min(SEEN, len(train.images)):,} training images"
         if settings.weights:
             self.start = load_backbone(self.model, Path(settings.weights))
         self.model = self.model.to(machine.device, memory_format=layout)  # pyright: ignore[reportCallIssue]

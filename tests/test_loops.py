@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskcon_loss import SelfConLoss
+from maskcon_loss import MaskConLoss, MemoryQueue, SelfConLoss
 
 ROOT = Path(__file__).parents[1]
 LOOPS = ROOT / "examples" / "loops"
@@ -70,3 +70,25 @@ def test_stacked_views_with_their_ids_are_the_loss_of_simclr() -> None:
     labels, ids = torch.zeros(24, dtype=torch.int64), torch.arange(12).repeat(2)
     stacked = SelfConLoss(temperature=0.1)(torch.cat([one, other]), torch.cat([other, one]), labels, sample_ids=ids)
     torch.testing.assert_close(stacked, expected, rtol=1e-12, atol=0.0)
+
+
+def test_a_queue_of_one_batch_that_is_filled_first_is_the_batch_without_a_queue() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 24, 8, dtype=torch.float64).unbind()
+    ids = torch.arange(12).repeat(2)
+    criterion, queue = MaskConLoss(weight=0.8), MemoryQueue(24, 8, dtype=torch.float64)
+    queue.enqueue(key, ids % 2, ids)
+    filled_first = criterion(query, key, ids % 2, queue, sample_ids=ids)
+    torch.testing.assert_close(filled_first, criterion(query, key, ids % 2, sample_ids=ids), rtol=1e-12, atol=0.0)
+
+
+def test_lightning_trains_every_parameter_that_wants_a_gradient_as_ddp_demands() -> None:
+    pytest.importorskip("lightning")
+    code = f"""
+import runpy
+model = runpy.run_path({str(LOOPS / "with_lightning.py")!r})["MaskCon"](steps=1)
+[group] = model.configure_optimizers()["optimizer"].param_groups
+assert {{id(each) for each in group["params"]}} == {{id(each) for each in model.parameters() if each.requires_grad}}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -61,9 +61,9 @@ class MaskCon(L.LightningModule):
         super().__init__()
         self.steps = steps
         self.encoder = new_encoder()
-        # Submodules: so they are in the checkpoint, and go to the device with the rest.
+        # Submodules: in the checkpoint, and on the device with the rest. Frozen: DDP waits for a gradient otherwise.
         ema = get_ema_multi_avg_fn(MOMENTUM)
-        self.momentum_encoder = AveragedModel(self.encoder, multi_avg_fn=ema, use_buffers=True)
+        self.momentum_encoder = AveragedModel(self.encoder, multi_avg_fn=ema, use_buffers=True).requires_grad_(False)
         # before: self.register_buffer("queue", torch.randn(DIM, QUEUE)), and its pointer
         self.queue = MemoryQueue(QUEUE, DIM)
         # With weight=1.0 all mass follows the similarities of a random encoder, which mean little: it can collapse.

@@ -4,6 +4,7 @@
 
 - `targets.png`: what w and T' do to the targets of one encoder.
 - `relations.png`: the targets of five losses on the same batch.
+- `embedding.png`: a map of the test images by three encoders.
 - `choosing.png`: the sweep over w and T', and which numbers without fine labels go along with it.
 """
 
@@ -22,7 +23,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from examples.digits import DIM, QUEUE, TUNED, WARM_EPOCHS, Data, Encoder, embed, load, train
+from examples.digits import DIM, QUEUE, TUNED, WARM_EPOCHS, Data, Encoder, draw_embedding, embed, load, train
 from maskcon_loss import CoarseMaskSoftTargets, MaskConLoss, MemoryQueue, SelfConLoss, diagnose
 
 HERE = Path(__file__).parent
@@ -214,6 +215,7 @@ def main() -> None:
     }
     for name, figure in pictures.items():
         figure.savefig(arguments.out / f"{name}.png", dpi=110, transparent=True)
+    draw_embedding(encoders, "parity", test, arguments.out / "embedding.png")
     for start, found in correlations(rows).items():
         print(start, *(f"{name} {value:.2f}" for name, value in found.items()))
 

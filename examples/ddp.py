@@ -40,7 +40,8 @@ def place() -> tuple[int, int, torch.device]:
 class Training:
     """Everything that a checkpoint holds."""
 
-    def __init__(self, steps: int, device: torch.device, sharded: bool) -> None:
+    def __init__(self, epochs: int, steps: int, device: torch.device, sharded: bool) -> None:
+        self.epochs = epochs
         torch.manual_seed(0)
         encoder = Encoder().to(device)
         encoder.classifier.requires_grad_(False)  # MaskCon needs none, and DDP wants a gradient for every parameter
@@ -49,7 +50,7 @@ class Training:
         self.momentum = AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(MOMENTUM), use_buffers=True)
         self.queue = MemoryQueue(QUEUE, DIM, device=device, sharded=sharded)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, RATE, steps)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, RATE, epochs * steps)
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -62,7 +63,11 @@ class Training:
     def save(self, path: Path, epoch: int, rank: int) -> None:
         """The same file whatever the number of processes."""
         state = {name: part.state_dict() for name, part in self.parts().items()}
-        state |= {"queue": self.queue.full_state_dict(), "epoch": epoch}  # on all ranks, as the queue may be sharded
+        state |= {
+            "queue": self.queue.full_state_dict(),
+            "epoch": epoch,
+            "epochs": self.epochs,
+        }  # on all ranks, as the queue may be sharded
         if rank == 0:
             torch.save(state, path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)  # in one go: a kill while it writes leaves the last one whole
@@ -72,6 +77,11 @@ class Training:
         if not path.exists():
             return 0
         state = torch.load(path, map_location=device, weights_only=True)
+        if state["epochs"] != self.epochs:
+            raise SystemExit(
+                f"{path} is of a training of {state['epochs']} epochs, whose learning rate falls to 0 at their end; "
+                f"go on with --epochs {state['epochs']}, or give another --checkpoint for {self.epochs}."
+            )
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.queue.load_state_dict(state["queue"])
@@ -107,7 +117,7 @@ def train(epochs: int, checkpoint: Path, sharded: bool) -> None:
     data, test = load("parity")
     batch = math.ceil(BATCH / world)  # of each process
     sampler = DistributedSampler(TensorDataset(data.fine), world, rank, seed=0)
-    training = Training(epochs * math.ceil(len(sampler) / batch), device, sharded)
+    training = Training(epochs, math.ceil(len(sampler) / batch), device, sharded)
     rows = {"untrained encoder": recalls(training.encoder, test)}
     done = training.resume(checkpoint, device)
     if rank == 0 and done:

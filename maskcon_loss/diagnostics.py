@@ -27,7 +27,8 @@ def diagnose(
 
     Call it where the loss is called, before ``enqueue``. It changes nothing, draws no gradient, and waits for the
     device once. It computes B x K similarities, some rows at a time, which costs about as much as the forward pass of a
-    dense loss. Of several ranks each looks at its own rows.
+    dense loss. Of several ranks each looks at its own rows. A
+    sharded queue is refused: load its ``full_state_dict()`` into a whole one on all ranks.
 
     Args:
         criterion: the loss whose targets are meant: a :class:`MaskConLoss` or a baseline (SelfCon and CoIns give all
@@ -45,7 +46,7 @@ def diagnose(
         - ``"own_mass"``: the positive mass on the own key, from 1 - w to 1.
         - ``"effective_positives"``: the perplexity of the targets, from 1 (all mass on one key) to 1 + candidates
           (equal shares).
-        - ``"queue_fill"``: the share of the memory, 0 to 1, that holds keys.
+        - ``"queue_fill"``: the share of the memory, 0 to 1, that holds keys; 1 without a queue.
         - ``"queue_age"``: the age of the oldest key in steps, if all steps store as many keys as this batch brings (on
           all ranks, where the queue gathers); 0 without a queue.
 

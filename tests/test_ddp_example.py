@@ -25,3 +25,7 @@ def test_two_processes_train_and_one_goes_on_from_their_checkpoint(tmp_path: Pat
     assert [line.count("|") for line in two[:-1]] == [6, 6, 6, 6]
     assert two[3].startswith("| MaskCon, 2 epochs |")
     assert two[3].split("|")[2:] != two[2].split("|")[2:]
+    other = (sys.executable, "examples/ddp.py", "--epochs", "3", "--checkpoint", str(tmp_path / "ddp.pt"))
+    refused = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode != 0
+    assert "is of a training of 2 epochs, whose learning rate falls to 0 at their end; go on with" in refused.stderr

@@ -147,7 +147,8 @@ def draw_choosing(rows: list[Row]) -> Figure:
         for y, line in enumerate(means):
             for x, value in enumerate(line):
                 axes.text(x, y, f"{value:.0f}", ha="center", va="center", color="white" if value < 82 else "black")
-        axes.set(xticks=range(len(temperatures)), yticks=range(len(weights)), xlabel="T'", ylabel="w")
+        axes.set(xticks=range(len(temperatures)), yticks=range(len(weights)), xlabel="T'")
+        axes.set_ylabel("w", rotation=0, labelpad=14)
         axes.set_xticklabels(map(symbol, temperatures))
         axes.set_yticklabels([f"{weight:g}" for weight in weights])
         axes.set_title(f"Recall@1, %, {name}\n(w = 0: {mean(rows, start, 0.0, math.inf):.0f})", color=GREY)
@@ -164,22 +165,23 @@ def draw_choosing(rows: list[Row]) -> Figure:
     return figure
 
 
-def mean(rows: list[Row], start: str, weight: float, target_temperature: float) -> float:
+def mean(rows: list[Row], start: str, weight: float, target_temperature: float, name: str = "fine") -> float:
     wanted = (start, weight, target_temperature)
-    values = [row["fine"] for row in rows if (row["start"], row["weight"], row["target_temperature"]) == wanted]
+    values = [row[name] for row in rows if (row["start"], row["weight"], row["target_temperature"]) == wanted]
     return sum(values) / len(values)
 
 
 def correlations(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Of each number that needs no fine labels: its rank correlation with Recall@1 on them, by start."""
-    return {
-        start: {
-            name: float(spearmanr([row[name] for row in mine], [row["fine"] for row in mine]).statistic)
+    """Of each number that needs no fine labels: its rank correlation with Recall@1 on them, over means of the seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for start in ("warm", "scratch"):
+        settings = sorted({(row["weight"], row["target_temperature"]) for row in rows})
+        fine = [mean(rows, start, *pair) for pair in settings]
+        found[start] = {
+            name: float(spearmanr([mean(rows, start, *pair, name) for pair in settings], fine).statistic)
             for name in ("own_image", "coarse", "effective")
         }
-        for start in ("warm", "scratch")
-        for mine in [[row for row in rows if row["start"] == start]]
-    }
+    return found
 
 
 def plain(axes: Axes) -> None:

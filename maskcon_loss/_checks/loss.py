@@ -140,8 +140,8 @@ def targets_of(criterion: Any) -> tuple[float, float]:
     if not all(hasattr(criterion, name) for name in ("weight", "normalize")) or isinstance(criterion.weight, Tensor):
         raise TypeError(
             f"`criterion` is of type {kind(criterion)}, which has no soft targets; it must be a loss of this package "
-            "or `CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself: `diagnose(MaskConLoss(), key, "
-            "coarse_labels, queue)`."
+            "or `CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself, with its own settings: "
+            "`diagnose(criterion.module, key, coarse_labels, queue)`."
         )
     if not hasattr(criterion, "target_temperature"):
         return 0.0, 1.0

@@ -17,15 +17,15 @@ CASES: dict[str, Case] = {
         lambda: diagnose(nn.CrossEntropyLoss(), KEY, LABELS),
         TypeError,
         "`criterion` is of type CrossEntropyLoss, which has no soft targets; it must be a loss of this package or "
-        "`CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself: `diagnose(MaskConLoss(), key, "
-        "coarse_labels, queue)`.",
+        "`CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself, with its own settings: "
+        "`diagnose(criterion.module, key, coarse_labels, queue)`.",
     ),
     "the loss forgotten": (
         lambda: diagnose(KEY, LABELS, MemoryQueue(8, 4)),
         TypeError,
         "`criterion` is of type Tensor, which has no soft targets; it must be a loss of this package or "
-        "`CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself: `diagnose(MaskConLoss(), key, "
-        "coarse_labels, queue)`.",
+        "`CoarseMaskSoftTargets`. If it wraps the loss, pass the loss itself, with its own settings: "
+        "`diagnose(criterion.module, key, coarse_labels, queue)`.",
     ),
     "an empty batch": (
         lambda: diagnose(MaskConLoss(), KEY[:0], LABELS[:0], MemoryQueue(8, 4)),

@@ -46,10 +46,10 @@ def test_a_rank_that_dies_or_stalls_is_named_within_the_time_limit(tmp_path: Pat
     for how in hows:
         (tmp_path / how).mkdir()
     with ThreadPoolExecutor() as pool:  # side by side, as they mostly wait
-        list(pool.map(lambda how: launch(rank_checks.die, 3, str(tmp_path / how), how, limit=30, awaited=2), hows))
+        list(pool.map(lambda how: launch(rank_checks.die, 3, str(tmp_path / how), how, limit=45, awaited=2), hows))
     for how in hows:
         for rank in range(2):
             seconds, sentence = (tmp_path / how / f"{rank}.told").read_text().split("\n", 1)
-            assert float(seconds) < 4 + 3 * 3 + 2
+            assert float(seconds) < 4 + 3 * 3 + 10  # its time limit, the answers, and a busy machine
             beginning = f"`MemoryQueue.enqueue` on rank {rank} of 3 could not finish: rank 2 did not answer."
             assert sentence.startswith(beginning)

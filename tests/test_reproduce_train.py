@@ -119,6 +119,12 @@ def test_interrupted_and_resumed_ends_in_the_same_weights(warm: int, backbone: s
     assert [row["loss"] for row in states[0]["history"]] == [row["loss"] for row in states[1]["history"]]
 
 
+def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
+    assert train(TINY, machine(), TRAIN, TEST, tmp_path, stop_after=1) is None
+    with pytest.raises(ValueError, match="was written with --amp none, and this run has --amp bf16"):
+        train(TINY, Machine(device="cpu", amp="bf16"), TRAIN, TEST, tmp_path)
+
+
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     losses = []
     for seed in (0, 1):

@@ -60,10 +60,16 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         counters = {"epoch": self.epoch, "seconds": self.seconds, "history": self.history, "start": self.start}
+        counters["amp"] = self.machine.amp
         return counters | {name: part.state_dict() for name, part in self.parts().items()}
 
     def restore(self, path: Path) -> None:
         state = torch.load(path, map_location=self.machine.device, weights_only=True)
+        if (amp := state.pop("amp")) != self.machine.amp:
+            raise ValueError(
+                f"{path} was written with --amp {amp}, and this run has --amp {self.machine.amp}, so it would not go "
+                f"on as it began; give --amp {amp}, or another --out."
+            )
         for name, part in self.parts().items():
             part.load_state_dict(state.pop(name))
         for name, value in state.items():

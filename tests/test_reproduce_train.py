@@ -13,6 +13,7 @@ import torch
 from examples.reproduce import __main__ as command
 from examples.reproduce.augment import AutoAugmentEach, augmentations, plain
 from examples.reproduce.data import Data
+from examples.reproduce.formats import DataError
 from examples.reproduce.machine import Machine
 from examples.reproduce.model import Encoder, load_backbone
 from examples.reproduce.patches import STRIDE, Patches
@@ -123,6 +124,22 @@ def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
     assert train(TINY, machine(), TRAIN, TEST, tmp_path, stop_after=1) is None
     with pytest.raises(ValueError, match="was written with --amp none, and this run has --amp bf16"):
         train(TINY, Machine(device="cpu", amp="bf16"), TRAIN, TEST, tmp_path)
+
+
+def test_a_damaged_file_of_weights_or_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    assert train(TINY, machine(), TRAIN, TEST, tmp_path, stop_after=1) is None
+    checkpoint = tmp_path / "cifartoy-good" / TINY.name / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(DataError, match="cannot be read as a file of"):
+        train(TINY, machine(), TRAIN, TEST, tmp_path)
+    (tmp_path / "weights.pth").write_text("hi")
+    with pytest.raises(DataError, match=r"weights.pth cannot be read"):
+        load_backbone(Encoder(TINY, 2), tmp_path / "weights.pth")
+
+
+def test_patches_need_images_of_sixteen_pixels() -> None:
+    with pytest.raises(ValueError, match="needs images of 16 pixels a side or more, but they have 12"):
+        Encoder(replace(TINY, backbone="patches", image_size=12), 2)
 
 
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
@@ -254,6 +271,7 @@ def test_the_papers_settings_are_the_defaults() -> None:
     [
         ({"method": "Simclr"}, "method 'Simclr' is not known; it is one of SelfCon"),
         ({"batch": 0}, "batch is 0, but it must be at least 1"),
+        ({"stem": "nope"}, "stem 'nope' is not known; it is one of auto, small, half, large."),
         ({"warm_up": -1}, "warm_up is -1, but it cannot be negative"),
     ],
 )

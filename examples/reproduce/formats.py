@@ -28,6 +28,17 @@ class Picture(NamedTuple):
     read: Callable[[], bytes]
 
 
+def tensors(path: Path, device: str) -> dict[str, Any]:
+    """A state dict or a checkpoint, as `torch.save` writes it."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise DataError(
+            f"{path} cannot be read as a file of `torch.save` ({type(error).__name__}); it is damaged or of "
+            "another kind. Get it again, or delete it if it is the checkpoint of a run, which then starts anew."
+        ) from error
+
+
 def unpickle(path: Path, home: str) -> dict[str, Any]:
     """A batch of CIFAR or ImageNet32: `data` (N, 3 * H * W) uint8 and lists of labels."""
     if not path.is_file():

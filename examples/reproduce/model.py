@@ -4,11 +4,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from examples.reproduce.patches import Patches
+from examples.reproduce.formats import tensors
+from examples.reproduce.patches import SMALLEST, Patches
 from examples.reproduce.settings import Settings
 
 BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -87,6 +87,11 @@ def make_backbone(settings: Settings) -> tuple[nn.Module, int]:
         backbone = ResNet(BLOCKS[name], settings.width, stem)
         return backbone, backbone.num_features
     if not library and name == "patches":
+        if settings.size < SMALLEST:
+            raise ValueError(
+                f"backbone patches needs images of {SMALLEST} pixels a side or more, but they have {settings.size}; "
+                "give a larger --image-size, or another --backbone."
+            )
         patches, features = Patches(settings.width), 512
         mixer = nn.Linear(patches.num_features, features, bias=False)
         return nn.Sequential(patches, mixer, nn.BatchNorm1d(features), nn.ReLU()), features
@@ -119,7 +124,7 @@ def load_backbone(encoder: Encoder, path: Path) -> str:
             f"there is no file of weights at {path}; download one, for instance "
             "https://download.pytorch.org/models/resnet18-f37072fd.pth, and give its path to --weights."
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = tensors(path, "cpu")
     state = state.get("state_dict", state)
     own = encoder.backbone.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}

@@ -15,14 +15,12 @@ SIDE, STRIDE, GRID = 6, 2, 3  # of a patch, between patches, of the pooled map
 THRESHOLD = 1.0  # in deviations of a place's responses
 SAMPLE = 50_000  # patches that the whitening is computed from
 FLAT = 0.03  # added to the variance of a patch, so that an even one is not blown up
+SMALLEST = 16  # side of an image
 FLOOR = 0.01  # added to the eigenvalues, as a share of the largest
 
 
 class Patches(nn.Module):
-    """Images (B, 3, H, W) to features (B, 2 N GRID GRID), through filters that are fixed once `fit` has seen images.
-
-    Needs images of at least 16 pixels a side.
-    """
+    """Images (B, 3, H, W) to features (B, 2 N GRID GRID), through filters that are fixed once `fit` has seen images."""
 
     weight: Tensor  # (N, 3, SIDE, SIDE), whitened patches, each of mean 0
     shift: Tensor  # (N,)

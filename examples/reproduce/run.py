@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples.reproduce.augment import plain
 from examples.reproduce.data import Data
+from examples.reproduce.formats import tensors
 from examples.reproduce.machine import Machine
 from examples.reproduce.model import Encoder, load_backbone
 from examples.reproduce.patches import Patches
@@ -64,7 +65,7 @@ class Run:
         return counters | {name: part.state_dict() for name, part in self.parts().items()}
 
     def restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.machine.device, weights_only=True)
+        state = tensors(path, self.machine.device)
         if (amp := state.pop("amp")) != self.machine.amp:
             raise ValueError(
                 f"{path} was written with --amp {amp}, and this run has --amp {self.machine.amp}, so it would not go "

@@ -5,6 +5,7 @@ from typing import Any
 
 METHODS = ("SelfCon", "SupCE", "SupCon", "Grafit", "CoIns", "MaskCon", "SupFINE")
 DATASETS = ("cifartoy-good", "cifartoy-bad", "cifar100", "imagenet32", "sop-split1", "sop-split2", "cars196", "folder")
+STEMS = ("auto", "small", "half", "large")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Settings:
     warm_start: int = 0  # epochs of SelfCon before, shared by all methods of a seed; 0: none
 
     def __post_init__(self) -> None:
-        for name, known in (("dataset", DATASETS), ("method", METHODS)):
+        for name, known in (("dataset", DATASETS), ("method", METHODS), ("stem", STEMS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; it is one of {', '.join(known)}.")
         for name in ("queue", "width", "dim", "batch", "epochs"):

@@ -122,4 +122,6 @@ if __name__ == "__main__":
     flags.add_argument("runs", type=Path, help="folder with finished runs, at any depth")
     flags.add_argument("--out", type=Path, help="folder for table.md and table.png (default: the runs' own)")
     given = flags.parse_args()
+    if not given.runs.is_dir():
+        flags.exit(2, f"there is no folder {given.runs}; give the one that --out named.\n")
     print(write(given.runs, given.out))

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -145,7 +146,9 @@ def same_settings(folder: Path, settings: Settings) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    """Whole or not at all, as the checkpoint."""
+    path.with_suffix(".new").write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(path.with_suffix(".new"), path)
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from docs.pictures.sweep import filled
 from examples.digits import DIM, QUEUE, TUNED, WARM_EPOCHS, Data, Encoder, draw_embedding, embed, load, train
 from maskcon_loss import CoarseMaskSoftTargets, MaskConLoss, MemoryQueue, SelfConLoss, diagnose
 
@@ -45,12 +46,6 @@ def stages(data: Data, epochs: int) -> dict[str, Encoder]:
         warm = train(untrained, SelfConLoss(), data.images, data.coarse, epochs, bar)
         maskcon = train(warm, TUNED["parity"][2], data.images, data.coarse, epochs, bar)
     return {"untrained": untrained, "SelfCon": warm, "then MaskCon": maskcon}
-
-
-def filled(encoder: Encoder, memory: Data) -> MemoryQueue:
-    queue = MemoryQueue(QUEUE, DIM)
-    queue.enqueue(embed(encoder, memory.images)[1], memory.coarse)
-    return queue
 
 
 def draw_targets(encoders: dict[str, Encoder], memory: Data, test: Data) -> Figure:

@@ -29,12 +29,17 @@ WEIGHTS, TARGET_TEMPERATURES = (0.5, 0.8, 1.0), (0.02, 0.05, 0.1, 0.2, math.inf)
 FIELDS = ("start", "seed", "weight", "target_temperature", "fine", "own_image", "coarse", "effective")
 
 
+def filled(encoder: Encoder, memory: Data) -> MemoryQueue:
+    queue = MemoryQueue(QUEUE, DIM)
+    queue.enqueue(embed(encoder, memory.images)[1], memory.coarse)
+    return queue
+
+
 @torch.no_grad()
 def judge(model: Encoder, criterion: MaskConLoss, memory: Data, held_out: Data) -> dict[str, float]:
     """What can be said of a trained encoder, in percent but for `effective`."""
     features, key = embed(model, held_out.images)
-    queue = MemoryQueue(QUEUE, DIM)
-    queue.enqueue(embed(model, memory.images)[1], memory.coarse)
+    queue = filled(model, memory)
     torch.manual_seed(0)
     views: list[Tensor] = [embed(model, strong(held_out.images))[0] for _ in range(2)]
     which = torch.arange(len(key))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from examples.reproduce.augment import augmentations
 from examples.reproduce.data import Data
 from examples.reproduce.evaluate import judge
+from examples.reproduce.formats import tensors
 from examples.reproduce.machine import Machine, laid_out
 from examples.reproduce.methods import Views, criterion, loss_of, told
 from examples.reproduce.run import Run
@@ -87,7 +88,7 @@ def train(
         warm = warm_start(settings)
         if train(warm, machine, data, test, out, stop_after=stop_after, name=f"warm-seed{settings.seed}") is None:
             return None
-        before = torch.load(out / settings.dataset / f"warm-seed{settings.seed}" / "checkpoint.pt", weights_only=True)
+        before = tensors(out / settings.dataset / f"warm-seed{settings.seed}" / "checkpoint.pt", machine.device)
         run.model.load_state_dict(before["model"])
         run.prepare()
         run.start = f"{settings.warm_start} epochs of SelfCon {before['start']}"
